@@ -1,0 +1,65 @@
+"""The command line: `unrolled serve`."""
+
+from __future__ import annotations
+
+import logging
+import sys
+from typing import Any
+
+import click
+from pydantic import ValidationError
+
+from app.settings import Settings
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+def main() -> None:
+    """Recurrent networks (RNN, LSTM, GRU) as a web service."""
+
+
+def _flags(command: Any) -> Any:
+    """A flag for every setting, named like it."""
+    for name, field in reversed(Settings.model_fields.items()):
+        shown = "" if field.default_factory else f"  [default: {field.default}]"
+        text = f"{field.description}{shown}  (UNROLLED_{name.upper()})"
+        command = click.option(f"--{name.replace('_', '-')}", name, default=None, help=text)(command)
+    return command
+
+
+@main.command()
+@_flags
+def serve(**flags: str | None) -> None:
+    """Serves until SIGTERM or Ctrl-C.
+
+    Every flag can be given by environment too.
+    """
+    settings = _settings({name: value for name, value in flags.items() if value is not None})
+    import uvicorn  # here, so that --help is quick
+
+    from app.main import create_app
+
+    logging.basicConfig(level=settings.log_level.upper(), format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    uvicorn.run(
+        create_app(settings),
+        host=settings.host,
+        port=settings.port,
+        log_level=settings.log_level,
+        access_log=False,
+        server_header=False,
+        timeout_graceful_shutdown=settings.grace_seconds,
+    )
+
+
+def _settings(flags: dict[str, Any]) -> Settings:
+    try:
+        return Settings(**flags)
+    except ValidationError as error:
+        for fault in error.errors():
+            name = str(fault["loc"][0])
+            flag = f"--{name.replace('_', '-')} (UNROLLED_{name.upper()})"
+            click.echo(f"unrolled: {flag} is {fault['input']!r}: {fault['msg'].lower()}", err=True)
+        sys.exit(2)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,318 @@
+"""JSON to arrays and back.
+
+simdjson parses, and hands the numbers of a nested list over as one flat buffer of doubles; so rank and regularity are
+checked here, on the lists' lengths. Where simdjson has no wheel, and for integers beyond 64 bits, which it refuses,
+orjson and NumPy do the same work more slowly.
+"""
+
+from __future__ import annotations
+
+import json as stdlib_json
+import math
+from collections.abc import Mapping
+from itertools import chain
+from typing import Any
+
+import numpy as np
+import orjson
+
+from app.codecs.arrays import DTYPES, Ragged
+from app.problems import Problem, pointer
+from rnn_engine.types import Array
+
+try:
+    import simdjson
+except ImportError:  # no wheel for this Python
+    simdjson = None  # type: ignore[assignment]
+
+LISTS: tuple[type[Any], ...] = (list,) if simdjson is None else (simdjson.Array, list)
+OBJECTS: tuple[type[Any], ...] = (dict,) if simdjson is None else (simdjson.Object, dict)
+
+MAX_DEPTH = 32
+Path = tuple[str | int, ...]
+
+
+def decode(body: bytes) -> dict[str, Any]:
+    """A request's fields, lists of numbers as arrays. Raises a 400 for what is not JSON, a 422 for what is odd."""
+    parsed = _parse(body)
+    if not isinstance(parsed, OBJECTS):
+        raise Problem(422, f'the body is {_kind(parsed)}, expected an object: {{"cell": …, "inputs": …}}', ())
+    reader = _Reader()
+    fields: dict[str, Any] = reader.read_object(parsed, ())
+    # A list hidden among the numbers of a row, as in [1, [2]], escapes the check on lengths; not the count of brackets.
+    if body.count(b"[") != reader.lists:
+        reader.look_closely(parsed)
+    # orjson keeps the last of two equal keys without a word; then there are more colons than keys.
+    if isinstance(parsed, dict) and body.count(b":") != reader.keys:
+        stdlib_json.loads(body, object_pairs_hook=_unique)
+    return fields
+
+
+def _parse(body: bytes) -> Any:
+    if not body.strip():
+        raise Problem(400, "the body is empty: expected JSON")
+    if simdjson is not None:
+        try:
+            return simdjson.Parser().parse(body)
+        except (ValueError, RuntimeError):
+            pass  # orjson reads what simdjson does not (integers beyond 64 bits), and says where else the fault is
+    try:
+        return orjson.loads(body)
+    except orjson.JSONDecodeError as error:
+        raise Problem(400, f"the body is not JSON: {error}{_hint(body, str(error))}") from None
+
+
+def _hint(body: bytes, error: str) -> str:
+    if "infinity" in error:
+        return ". No float64 can hold that number"
+    if "UTF-8" not in error and (b"NaN" in body or b"Infinity" in body):
+        return ". NaN and Infinity are not JSON: send finite numbers"
+    return ""
+
+
+class _Reader:
+    """Walks what a parser returned. Counts the lists and keys that it understood."""
+
+    def __init__(self) -> None:
+        self.lists = 0
+        self.keys = 0
+
+    def read(self, value: Any, where: Path) -> Any:
+        if isinstance(value, LISTS):
+            return self.read_list(value, where)
+        return self.read_object(value, where) if isinstance(value, OBJECTS) else value
+
+    def read_object(self, given: Any, where: Path) -> Any:
+        if len(where) > MAX_DEPTH:
+            raise _too_deep(where)
+        out: dict[str, Any] = {}
+        for key, value in given.items():
+            if key in out:
+                raise _twice(key, where)
+            out[key] = self.read(value, (*where, key))
+        self.keys += len(out)
+        return _described(out, where) if "values" in out and out.keys() <= {"shape", "dtype", "values"} else out
+
+    def read_list(self, given: Any, where: Path) -> Any:
+        """An array, if there are numbers in the list, or nothing at all; else a list of values."""
+        rank, leaf = _probe(given, where)
+        if leaf is not None and not _is_number(leaf):
+            self.lists += 1
+            return [self.read(item, (*where, k)) for k, item in enumerate(given)]
+        if leaf is None:
+            return self._empty(given, rank, where)
+        lengths = _lengths(given, rank, where)
+        self.lists += 1 + sum(len(level) for level in lengths)
+        return _shaped(_flat(given, rank, isinstance(leaf, int), where), len(given), lengths, where)
+
+    def _empty(self, given: Any, rank: int, where: Path) -> Array:
+        """Lists with no number in them: [] is [0], [[], []] is [2, 0]."""
+        shape: list[int] = []
+        level: list[Any] = [given]
+        for _ in range(rank):
+            sizes = {len(item) for item in level}
+            if len(sizes) > 1:
+                raise Problem(422, f"{pointer(where)} is irregular: nested lists must have the same length", where)
+            self.lists += len(level)
+            shape.append(sizes.pop())
+            level = list(chain.from_iterable(level))
+        return np.zeros(shape)
+
+    def look_closely(self, parsed: Any) -> None:
+        """Finds the list among numbers, if a bracket in some string was not all there was."""
+        _check_leaves(parsed.as_dict() if hasattr(parsed, "as_dict") else parsed, ())
+
+
+def _probe(given: Any, where: Path) -> tuple[int, Any]:
+    """(rank, first leaf) of nested lists; the leaf is None, and the rank the deepest there is, if all are empty."""
+    level: list[Any] = [given]
+    rank = 1
+    while True:
+        deeper: list[Any] = []
+        for items in level:
+            for item in items:
+                if not isinstance(item, LISTS):
+                    return rank, _NOTHING if item is None else item
+                if len(item):
+                    # the way down to the first leaf; what stands beside it is checked with the lengths
+                    deeper = [item]
+                    break
+                deeper.append(item)
+            if deeper and len(deeper[-1]):
+                break
+        if not deeper:
+            return rank, None
+        level, rank = deeper, rank + 1
+        if rank > MAX_DEPTH:
+            raise _too_deep(where)
+
+
+_NOTHING = object()  # stands for a null among the leaves
+
+
+def _lengths(given: Any, rank: int, where: Path) -> list[list[int]]:
+    """For each level below the first, the lengths of all lists on it, in order."""
+    out: list[list[int]] = []
+    level = given
+    for depth in range(1, rank):
+        try:
+            lengths = list(map(len, level))
+        except TypeError:
+            raise _mixed(given, where) from None
+        out.append(lengths)
+        if depth < rank - 1:
+            level = list(chain.from_iterable(level))
+    return out
+
+
+def _flat(given: Any, rank: int, whole: bool, where: Path) -> Array:
+    """All numbers of nested lists in order: int64 if they are all integers, float64 otherwise."""
+    if not isinstance(given, list):
+        for code, dtype in (("i", np.int64), ("d", np.float64)) if whole else (("d", np.float64),):
+            try:
+                return np.frombuffer(given.as_buffer(of_type=code), dtype)
+            except (TypeError, ValueError):
+                continue  # fractions among integers, or no numbers
+        raise _mixed(given, where)
+    flat = given
+    for _ in range(rank - 1):
+        flat = list(chain.from_iterable(flat))
+    kinds = set(map(type, flat))
+    if not kinds <= {int, float}:
+        raise _mixed(given, where)
+    try:
+        return np.array(flat, np.int64 if kinds == {int} else np.float64)
+    except OverflowError:
+        return np.array(flat, np.float64)
+
+
+def _shaped(flat: Array, count: int, lengths: list[list[int]], where: Path) -> Array | Ragged:
+    """Flat numbers in their shape. Only the second axis may be ragged."""
+    sizes = [set(level) for level in lengths]
+    if all(len(level) == 1 for level in sizes):
+        shape = (count, *(level.pop() for level in sizes))
+        if math.prod(shape) == flat.size:
+            return flat.reshape(shape)
+    elif len(sizes) <= 2 and (len(sizes) == 1 or len(sizes[1]) == 1):
+        rows = np.array(lengths[0], np.int64)
+        rest = tuple(sizes[1]) if len(sizes) == 2 else ()
+        if rows.sum() * math.prod(rest) == flat.size:
+            return Ragged(flat.reshape(-1, *rest), rows)
+    elif len(sizes) == 2:
+        k = next(k for k, size in enumerate(lengths[1]) if size != lengths[1][0])
+        row = int(np.searchsorted(np.cumsum(lengths[0]), k, side="right"))
+        step = k - sum(lengths[0][:row])
+        raise Problem(
+            422,
+            f"{pointer(where)} is irregular: a time step has {lengths[1][0]} features, step {step} of row {row} has "
+            f"{lengths[1][k]}",
+            (*where, row, step),
+        )
+    raise Problem(422, f"{pointer(where)} is irregular: nested lists must have the same length", where)
+
+
+def _described(given: dict[str, Any], where: Path) -> Array | Ragged:
+    """{"shape", "dtype", "values"} as an array."""
+    values, shape, dtype = given["values"], given.get("shape"), given.get("dtype")
+    if isinstance(values, Ragged) or not isinstance(values, np.ndarray):
+        raise Problem(
+            422, f"{pointer(where)}/values must be numbers, nested to match `shape` or flat", (*where, "values")
+        )
+    if dtype is not None:
+        if not isinstance(dtype, str) or dtype not in DTYPES:
+            raise Problem(422, f"dtype is {dtype!r:.80}: expected one of {', '.join(DTYPES)}", (*where, "dtype"))
+        with np.errstate(over="ignore"):
+            values = values.astype(DTYPES[dtype], copy=False)
+    if shape is None:
+        return values
+    if (
+        not isinstance(shape, np.ndarray)
+        or shape.ndim != 1
+        or (shape.size and shape.dtype.kind != "i")
+        or (shape < 0).any()
+    ):
+        raise Problem(422, "shape must be a list of whole numbers of at least 0", (*where, "shape"))
+    sizes = [int(size) for size in shape]
+    flat_or_nested = values.ndim == 1 or list(values.shape) == sizes or values.size == 0
+    if math.prod(sizes) != values.size or not flat_or_nested:
+        raise Problem(422, f"shape is {sizes}, but the values have shape {list(values.shape)}", (*where, "shape"))
+    return values.reshape(sizes)
+
+
+def _check_leaves(tree: Any, where: Path) -> None:
+    """Raises if a list holds both numbers and lists."""
+    if isinstance(tree, dict):
+        for key, value in tree.items():
+            _check_leaves(value, (*where, key))
+    elif isinstance(tree, list):
+        numbers = any(_is_number(item) for item in tree)
+        for k, item in enumerate(tree):
+            if isinstance(item, list) and numbers:
+                raise Problem(
+                    422, f"{pointer((*where, k))} is a list among numbers: nested lists must be regular", (*where, k)
+                )
+            _check_leaves(item, (*where, k))
+
+
+def _mixed(given: Any, where: Path) -> Problem:
+    """Names the first leaf of an array that is no number."""
+    tree = given if isinstance(given, list) else given.as_list()
+    rank, _ = _probe(tree, where)
+    level: list[tuple[Path, Any]] = [(where, tree)]
+    for depth in range(rank):
+        below = []
+        for place, items in level:
+            for k, item in enumerate(items):
+                if depth < rank - 1 and not isinstance(item, list):
+                    return Problem(
+                        422, f"{pointer((*place, k))} is {_kind(item)}, expected a list of numbers", (*place, k)
+                    )
+                if depth == rank - 1 and not _is_number(item):
+                    return Problem(422, f"{pointer((*place, k))} is {_kind(item)}, expected a number", (*place, k))
+                below.append(((*place, k), item))
+        level = below
+    return Problem(422, f"{pointer(where)} must be an array of numbers", where)
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool)
+
+
+def _kind(value: Any) -> str:
+    if isinstance(value, LISTS):
+        return "a list"
+    if isinstance(value, OBJECTS):
+        return "an object"
+    return {str: "a string", bool: "a boolean", type(None): "null"}.get(type(value), "a number")
+
+
+def _too_deep(where: Path) -> Problem:
+    top = where[:1]
+    return Problem(422, f"{pointer(top)} is nested more than {MAX_DEPTH} deep", top)
+
+
+def _twice(key: str, where: Path) -> Problem:
+    return Problem(422, f"the key {key!r:.80} stands twice in one object: which one is meant?", (*where, key))
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    out: dict[str, Any] = {}
+    for key, value in pairs:
+        if key in out:
+            raise _twice(key, ())
+        out[key] = value
+    return out
+
+
+def encode(tree: Mapping[str, Any]) -> bytes:
+    """An answer as JSON: arrays of floats as {"shape", "dtype", "values"}, arrays of integers as plain lists."""
+    return orjson.dumps(_written(tree), option=orjson.OPT_SERIALIZE_NUMPY)
+
+
+def _written(value: Any) -> Any:
+    if isinstance(value, np.ndarray):
+        array = np.ascontiguousarray(value)
+        return array if array.dtype.kind in "iu" else {"shape": array.shape, "dtype": array.dtype.name, "values": array}
+    if isinstance(value, Mapping):
+        return {key: _written(item) for key, item in value.items()}
+    return [_written(item) for item in value] if isinstance(value, (list, tuple)) else value

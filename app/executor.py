@@ -1,0 +1,38 @@
+"""Where work is done: small jobs at once on the event loop, all others in threads, so that the loop never waits."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+from app.jobs import Job
+
+#: A body up to this size, and a job up to this long, cost less on the event loop than a change of threads and back.
+INLINE_BYTES, INLINE_SECONDS = 64 << 10, 1e-3
+
+
+class Executor:
+    """A pool of computing threads."""
+
+    def __init__(self, threads: int) -> None:
+        self._pool = ThreadPoolExecutor(threads, thread_name_prefix="compute")
+
+    async def answer(
+        self, body: bytes, understand: Callable[[bytes], Job], encode: Callable[[Mapping[str, Any]], bytes]
+    ) -> bytes:
+        """Decodes, computes and encodes: body -> understand -> run -> encode."""
+        if len(body) > INLINE_BYTES:
+            return await self._in_thread(lambda: encode(understand(body).run()))
+        job = understand(body)
+        if job.seconds > INLINE_SECONDS:
+            return await self._in_thread(lambda: encode(job.run()))
+        return encode(job.run())
+
+    async def _in_thread(self, work: Callable[[], bytes]) -> bytes:
+        return await asyncio.get_running_loop().run_in_executor(self._pool, work)
+
+    def shutdown(self) -> None:
+        """Waits for what is being computed, and takes nothing more."""
+        self._pool.shutdown(wait=True)

@@ -1,0 +1,219 @@
+"""From the fields of a request to its answer: the path of every /run and /step, without HTTP and without threads.
+
+A `Job` is work that was understood and found affordable before anything was allocated for it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import numpy as np
+
+from app import limits
+from app.codecs.arrays import Ragged
+from app.problems import Problem, pointer
+from app.registry import Registry
+from app.schemas import NetRequest, RunRequest, StepRequest, validated
+from app.settings import Settings
+from rnn_engine import Forward, Network, PackedBatch
+from rnn_engine.packed import check_lengths
+from rnn_engine.types import Array
+
+Answer = dict[str, Any]
+
+#: Rough costs in seconds: of one layer's time step whatever its size, of a multiplication with an addition, of drawing
+#: a weight, of writing a number. They only decide whether a job is worth a thread.
+PER_STEP, PER_FMA, PER_DRAW, PER_NUMBER = 20e-6, 1 / 8e9, 10e-9, 40e-9
+
+#: Bytes of a number as JSON text, at most, by itemsize.
+TEXT_BYTES = {4: 16, 8: 25}
+
+
+@dataclass(frozen=True)
+class Job:
+    """Work, and about how many seconds it takes."""
+
+    seconds: float
+    run: Callable[[], Answer]
+
+
+@dataclass(frozen=True)
+class Jobs:
+    """Makes jobs out of requests."""
+
+    settings: Settings
+    registry: Registry
+
+    def unroll(self, fields: dict[str, Any]) -> Job:
+        """POST /run: `dynamic_rnn`."""
+        request = validated(RunRequest, fields)
+        inputs, lengths = _sequences(request)
+        net = self.registry.plan(request, inputs.shape[-1] or None if inputs.ndim > 1 else None)
+        if isinstance(request.inputs, Ragged):
+            batch_size, max_time = len(lengths), int(lengths.max())
+            pack = partial(PackedBatch.concatenated, inputs, lengths)
+            total = len(inputs)
+        else:
+            if inputs.size == 0 and inputs.ndim < 3:  # [] and [[], []] name no features
+                inputs = np.zeros((*inputs.shape, *(0,) * (2 - inputs.ndim), net.input_size))
+            batch_size, max_time = _batch_and_time(inputs, request.time_major)
+            checked = check_lengths(lengths, batch_size, max_time)
+            pack = partial(net.pack, inputs, checked, time_major=request.time_major)
+            total = int(checked.sum())
+        limits.check_batch(self.settings, batch_size, max_time, net.input_size)
+        returned = _returned(request, net, "outputs")
+        self._check_memory(request, net, returned, (total, batch_size, batch_size * max_time))
+
+        def run() -> Answer:
+            ready = self.registry.ready(net, request)
+            result = ready.forward(pack(), _state(request.initial_state), gates="gates" in returned)
+            return _run_answer(ready, result, returned, request.time_major)
+
+        return Job(_seconds(request, net, max_time, total), run)
+
+    def step(self, fields: dict[str, Any]) -> Job:
+        """POST /step: one cell call."""
+        request = validated(StepRequest, fields)
+        inputs = _numbers(request.inputs)
+        net = self.registry.plan(request, inputs.shape[-1] or None if inputs.ndim > 1 else None)
+        if inputs.shape == (0,):
+            inputs = np.zeros((0, net.input_size))
+        batch = net.single_step(inputs)
+        rows = len(inputs)
+        limits.check_batch(self.settings, rows, 1, net.input_size)
+        returned = _returned(request, net, "output")
+        self._check_memory(request, net, returned, (rows, rows, rows))
+
+        def run() -> Answer:
+            ready = self.registry.ready(net, request)
+            result = ready.forward(batch, _state(request.state), gates="gates" in returned, state_name="state")
+            return _step_answer(ready, result, returned)
+
+        return Job(_seconds(request, net, 1, rows), run)
+
+    def _check_memory(self, request: NetRequest, net: Network, returned: set[str], sizes: tuple[int, int, int]) -> None:
+        """Counts what the engine takes and what the answer takes, as arrays and as text, before any of it is there."""
+        steps, rows, padded = sizes
+        gates = sum(cell.blocks * cell.num_units for layer in net.layers for cell in layer.cells.values())
+        values = {
+            "outputs": padded * net.output_size,
+            "output": padded * net.output_size,
+            "last_output": rows * net.output_size,
+            "predictions": padded * net.readout[-1].size if net.readout else 0,
+            "gates": padded * gates,
+            "state": rows * sum(sum(c.flat_sizes) for layer in net.layers for c in layer.cells.values()),
+            "weights": net.parameters,
+        }
+        itemsize = net.dtype.itemsize
+        answer = sum(values[name] for name in returned) * (itemsize + TEXT_BYTES[itemsize])
+        drawn = 0 if request.weights is not None else net.parameters * (8 + 3 * itemsize)
+        engine = net.footprint(steps, rows, gates="gates" in returned)
+        limits.check_memory(self.settings, steps * net.input_size * itemsize + engine + answer + drawn)
+
+
+def _sequences(request: RunRequest) -> tuple[Array, Any]:
+    """Inputs with their lengths: [B, T, D] and whatever was given, or a ragged batch's [N, D] and [B]."""
+    if not isinstance(request.inputs, Ragged):
+        inputs = _numbers(request.inputs)
+        # here, because a net without weights takes its input size from them
+        if inputs.ndim != 3 and inputs.size and request.model is None:
+            axes = "[max_time, batch, input_size]" if request.time_major else "[batch, max_time, input_size]"
+            hint = ": token ids need a model with an embedding" if inputs.ndim == 2 else ""
+            raise Problem(422, f"inputs have shape {list(inputs.shape)}, expected {axes}{hint}", ("inputs",))
+        return inputs, request.lengths
+    for name, given in (("lengths", request.lengths is not None), ("time_major", request.time_major)):
+        if given:
+            raise Problem(
+                422,
+                f"inputs are sequences of unequal length, which goes with no `{name}`: leave it out (lengths are read "
+                "off), or pad the sequences",
+                (name,),
+            )
+    if request.inputs.flat.ndim != 2 and request.model is None:
+        raise Problem(
+            422,
+            "inputs are sequences of numbers: every time step must be a list of features (of one, if need be)",
+            ("inputs",),
+        )
+    return request.inputs.flat, request.inputs.lengths
+
+
+def _numbers(value: Any) -> Array:
+    """An array of numbers, or a Problem that names the first thing in it that is none."""
+    if isinstance(value, np.ndarray):
+        return value
+    where: tuple[str | int, ...] = ("inputs",)
+    while isinstance(value, list) and value:
+        odd = next((k for k, item in enumerate(value) if not isinstance(item, np.ndarray)), 0)
+        where, value = (*where, odd), value[odd]
+    if isinstance(value, Ragged):
+        raise Problem(422, f"{pointer(where)} is irregular: nested lists must have the same length", where)
+    got = "null" if value is None else repr(value) if isinstance(value, (str, bool, int, float)) else "an object"
+    raise Problem(422, f"{pointer(where)} must be an array of numbers; got {got:.80}", where)
+
+
+def _batch_and_time(inputs: Array, time_major: bool) -> tuple[int, int]:
+    first, second = inputs.shape[:2]
+    return (second, first) if time_major else (first, second)
+
+
+def _returned(request: NetRequest, net: Network, output: str) -> set[str]:
+    """What the answer has: as asked for, else outputs, state and, where there is a readout, predictions."""
+    if request.returned is None:
+        return {output, "state"} | ({"predictions"} if net.readout else set())
+    if "predictions" in request.returned and not net.readout:
+        raise Problem(
+            422, "predictions need a `readout`, and there is none", ("return", request.returned.index("predictions"))
+        )
+    return {output if name == "outputs" else name for name in request.returned}
+
+
+def _seconds(request: NetRequest, net: Network, max_time: int, steps: int) -> float:
+    weights = net.parameters
+    numbers = steps * net.output_size + (0 if request.weights is None else weights)
+    drawn = weights if request.weights is None else 0
+    return len(net.layers) * max_time * PER_STEP + steps * weights * PER_FMA + drawn * PER_DRAW + numbers * PER_NUMBER
+
+
+def _state(given: Any) -> Any:
+    """A list of layers; the codec makes an array of an empty one."""
+    return [] if isinstance(given, np.ndarray) and given.size == 0 else given
+
+
+def _run_answer(net: Network, result: Forward, returned: set[str], time_major: bool) -> Answer:
+    outputs, pad = result.outputs, partial(result.outputs.packing.pad, time_major=time_major)
+    answer: Answer = {"model": net.describe(), "lengths": outputs.packing.lengths}
+    if "outputs" in returned:
+        answer["outputs"] = pad(outputs.data)
+    if "last_output" in returned:
+        answer["last_output"] = net.last_output(outputs)
+    return answer | _common(net, result, returned, pad)
+
+
+def _step_answer(net: Network, result: Forward, returned: set[str]) -> Answer:
+    answer: Answer = {"model": net.describe()}
+    if "output" in returned:
+        answer["output"] = result.outputs.data
+    if "last_output" in returned:
+        answer["last_output"] = net.last_output(result.outputs)
+    return answer | _common(net, result, returned, lambda data: data)
+
+
+def _common(net: Network, result: Forward, returned: set[str], pad: Callable[[Array], Array]) -> Answer:
+    answer: Answer = {}
+    if "state" in returned:
+        answer["state"] = result.state
+    if "predictions" in returned and result.predictions is not None:
+        answer["predictions"] = pad(result.predictions.data)
+    if result.gates is not None:
+        answer["gates"] = [_padded(layer, pad) for layer in result.gates]
+    if "weights" in returned:
+        answer["weights"] = net.weights
+    return answer
+
+
+def _padded(tree: Any, pad: Callable[[Array], Array]) -> Any:
+    return pad(tree) if isinstance(tree, np.ndarray) else {name: _padded(item, pad) for name, item in tree.items()}

@@ -1,0 +1,68 @@
+"""The application, assembled from explicit parts. Importing this builds nothing."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from importlib.metadata import PackageNotFoundError, version
+
+import orjson
+from fastapi import FastAPI
+from starlette.middleware import Middleware
+from starlette.staticfiles import StaticFiles
+
+from app import codecs, openapi, problems
+from app.executor import Executor
+from app.jobs import Jobs
+from app.metrics import Metrics, MetricsMiddleware
+from app.registry import Registry
+from app.routes import compute, service
+from app.settings import Settings
+from rnn_engine import set_threads
+
+
+def create_app(settings: Settings | None = None) -> FastAPI:
+    """The service with these settings; from the environment where there are none."""
+    settings = settings or Settings()
+    executor = Executor(settings.threads)
+    jobs = Jobs(settings, Registry(settings))
+    metrics = Metrics()
+
+    @asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        # requests share the cores; a product that took several threads of its own would fight the others for them
+        set_threads(1)
+        codecs.DEFAULT.encode(jobs.unroll(codecs.DEFAULT.decode(orjson.dumps(openapi.EXAMPLE_RUN))).run())
+        app.state.ready = True
+        yield
+        app.state.ready = False
+        executor.shutdown()
+
+    app = FastAPI(
+        title="Unrolled",
+        version=_version(),
+        summary="Recurrent networks (RNN, LSTM, GRU) as a web service",
+        description=openapi.DESCRIPTION,
+        docs_url=None,
+        redoc_url=None,
+        lifespan=lifespan,
+        redirect_slashes=False,
+        openapi_tags=openapi.TAGS,
+    )
+    app.state.ready = False
+    problems.install(app)
+    app.router.routes.extend(compute.routes(jobs, executor, settings.max_body_bytes))
+    app.include_router(service.router(metrics.registry))
+    app.mount("/static", StaticFiles(directory=service.STATIC), name="static")
+    openapi.install(app)
+    paths = frozenset(path for route in app.router.routes if isinstance(path := getattr(route, "path", None), str))
+    app.user_middleware.append(Middleware(MetricsMiddleware, metrics, paths))
+    return app
+
+
+def _version() -> str:
+    """Of the installed distribution; of the source tree, where it is not installed."""
+    try:
+        return version("unrolled")
+    except PackageNotFoundError:
+        return "0.1.0.dev0"

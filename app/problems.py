@@ -1,0 +1,123 @@
+"""Errors as application/problem+json (RFC 9457), by one table."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from http import HTTPStatus
+from typing import Any
+
+import orjson
+from fastapi import FastAPI
+from fastapi.exceptions import RequestValidationError
+from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import Response
+
+from rnn_engine import EngineError
+
+MEDIA_TYPE = "application/problem+json"
+log = logging.getLogger("unrolled")
+
+
+class Problem(Exception):
+    """An answer that is an error. `where` is the path to the field at fault, if one is."""
+
+    def __init__(
+        self,
+        status: int,
+        detail: str,
+        where: Sequence[str | int] | None = None,
+        *,
+        headers: Mapping[str, str] | None = None,
+        more: Sequence[tuple[Sequence[str | int], str]] = (),
+    ) -> None:
+        super().__init__(detail)
+        self.status = status
+        self.detail = detail
+        self.faults = [(where, detail), *more] if where is not None else list(more)
+        self.headers = dict(headers or {})
+
+    def response(self) -> Response:
+        """The answer: `type`, `title`, `status`, `detail`, `errors`; `error` for clients that read only that."""
+        content: dict[str, Any] = {
+            "type": "about:blank",
+            "title": HTTPStatus(self.status).phrase,
+            "status": self.status,
+            "detail": self.detail,
+            "error": self.detail,
+        }
+        if self.faults:
+            content["errors"] = [{"pointer": pointer(where), "detail": detail} for where, detail in self.faults]
+        body = orjson.dumps(_encodable(content))
+        return Response(body, self.status, self.headers, media_type=MEDIA_TYPE)
+
+
+def pointer(where: Sequence[str | int]) -> str:
+    """A path as a JSON pointer (RFC 6901)."""
+    return "".join("/" + str(part).replace("~", "~0").replace("/", "~1") for part in where)
+
+
+def _encodable(value: Any) -> Any:
+    """Lone surrogates, which JSON can carry in a client's words, cannot be sent back as UTF-8."""
+    if isinstance(value, str):
+        return value.encode("utf-8", "backslashreplace").decode()
+    if isinstance(value, dict):
+        return {key: _encodable(item) for key, item in value.items()}
+    return [_encodable(item) for item in value] if isinstance(value, list) else value
+
+
+def _engine(error: EngineError) -> Problem:
+    return Problem(422, error.detail, error.where or None)
+
+
+def _http(error: HTTPException) -> Problem:
+    return Problem(error.status_code, str(error.detail), headers=error.headers)
+
+
+def _validation(error: RequestValidationError) -> Problem:
+    faults = [(fault["loc"][1:], f"{fault['msg']}; got {fault.get('input')!r:.100}") for fault in error.errors()]
+    return Problem(422, faults[0][1], more=faults)
+
+
+def _memory(_: MemoryError) -> Problem:
+    return Problem(413, "there is not enough memory for this run: send fewer rows or time steps at once")
+
+
+def _gone(_: ClientDisconnect) -> Problem:
+    return Problem(400, "the connection ended before the whole body had come")
+
+
+#: From the type of an exception to the answer. A subclass is found by its nearest ancestor here.
+PROBLEMS: dict[type[Exception], Callable[[Any], Problem]] = {
+    Problem: lambda problem: problem,
+    EngineError: _engine,
+    HTTPException: _http,
+    RequestValidationError: _validation,
+    MemoryError: _memory,
+    ClientDisconnect: _gone,
+}
+
+
+def problem_of(error: Exception) -> Problem:
+    """The answer to any exception: 500, with nothing of the inside told, for one that is not in the table."""
+    for kind in type(error).__mro__:
+        if kind in PROBLEMS:
+            return PROBLEMS[kind](error)
+    return Problem(500, "an error inside the service; its log says more")
+
+
+def install(app: FastAPI) -> None:
+    """Makes every error of every route of `app` such an answer."""
+
+    async def answer(request: Request, error: Exception) -> Response:
+        problem = problem_of(error)
+        if problem.status == 404 and problem.detail == HTTPStatus.NOT_FOUND.phrase:
+            problem.detail = f"there is nothing at {request.url.path}: /docs lists what there is"
+        elif problem.status == 405:
+            allowed = problem.headers.get("Allow", problem.headers.get("allow", "another method"))
+            problem.detail = f"{request.url.path} does not answer {request.method}: use {allowed}"
+        return problem.response()
+
+    for kind in (*PROBLEMS, Exception):
+        app.add_exception_handler(kind, answer)

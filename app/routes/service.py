@@ -1,0 +1,48 @@
+"""Probes, the table of cells, metrics, and the pages."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from fastapi import APIRouter, Request, Response
+from fastapi.responses import FileResponse
+from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest
+
+from app.problems import Problem
+from app.schemas import CellOut, CellsOut
+from rnn_engine.catalog import CELLS
+
+STATIC = Path(__file__).parent.parent / "static"
+
+
+def router(metrics: CollectorRegistry) -> APIRouter:
+    """The routes, over what they need."""
+    routes = APIRouter()
+
+    @routes.get("/cells", tags=["Learn"], summary="Every cell: equations, gates, options, names")
+    async def cells() -> CellsOut:
+        return CellsOut(cells=[CellOut.of(kind) for kind in CELLS.values()])
+
+    @routes.get("/healthz", tags=["Operate"], summary="Is the process alive?")
+    async def healthz() -> dict[str, str]:
+        return {"status": "ok"}
+
+    @routes.get("/readyz", tags=["Operate"], summary="Is the service able to serve?")
+    async def readyz(request: Request) -> dict[str, str]:
+        if not request.app.state.ready:
+            raise Problem(503, "not ready: starting or shutting down")
+        return {"status": "ready"}
+
+    @routes.get("/metrics", tags=["Operate"], summary="Prometheus metrics", response_class=Response)
+    async def metrics_page() -> Response:
+        return Response(generate_latest(metrics), media_type=CONTENT_TYPE_LATEST)
+
+    @routes.get("/", include_in_schema=False)
+    async def home() -> FileResponse:
+        return FileResponse(STATIC / "index.html")
+
+    @routes.get("/docs", include_in_schema=False)
+    async def docs() -> FileResponse:
+        return FileResponse(STATIC / "docs.html")
+
+    return routes

@@ -1,0 +1,239 @@
+"""Requests and answers as the contract has them. Pydantic checks the envelope; arrays pass through it untouched."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal, TypeVar
+
+import numpy as np
+from pydantic import BaseModel, ConfigDict, Field, StrictBool, StrictInt, ValidationError, WithJsonSchema
+
+from app.problems import Problem
+from rnn_engine.catalog import CellKind
+from rnn_engine.errors import nearest
+from rnn_engine.layouts import LAYOUTS
+
+_NESTED = {"type": "array", "items": {}, "description": "nested lists, e.g. [batch][time][feature]"}
+_ARRAY = {
+    "type": "object",
+    "required": ["values"],
+    "properties": {
+        "shape": {"type": "array", "items": {"type": "integer"}},
+        "dtype": {"type": "string"},
+        "values": {"type": "array", "items": {}, "description": "nested to match `shape`, or flat in row-major order"},
+    },
+}
+_STATE_ENTRY = {"type": "object", "additionalProperties": {"anyOf": [_NESTED, _ARRAY, {"type": "object"}]}}
+
+Tensor = Annotated[Any, WithJsonSchema({"anyOf": [_NESTED, _ARRAY]})]
+Lengths = Annotated[Any, WithJsonSchema({"type": "array", "items": {"type": "integer", "minimum": 0}})]
+StateIn = Annotated[Any, WithJsonSchema({"type": "array", "items": _STATE_ENTRY})]
+Readout = Annotated[
+    Any, WithJsonSchema({"anyOf": [{"type": "object"}, {"type": "array", "items": {"type": "object"}}]})
+]
+Returned = Literal["outputs", "last_output", "state", "predictions", "gates", "weights"]
+
+
+class NetRequest(BaseModel):
+    """What /run and /step share: which net, which weights."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, arbitrary_types_allowed=True)
+
+    cell: str | None = Field(None, description='"rnn", "lstm" or "gru"; GET /cells tells all about them')
+    model: str | None = Field(None, description='a registered model, "name" or "name:3", in place of `cell`')
+    num_layers: StrictInt | None = Field(None, ge=1, description="stacked layers (MultiRNNCell); default 1")
+    num_units: StrictInt | list[StrictInt] | None = Field(
+        None,
+        description="units of every layer, or a list with one per layer; required unless `weights` settle it",
+    )
+    bidirectional: StrictBool | None = Field(
+        None, description="each layer runs both ways, outputs forward and backward concatenated; default false"
+    )
+    cell_options: dict[str, Any] | None = Field(
+        None, description="options of the cell, e.g. forget_bias, activation, reset_after; GET /cells lists them"
+    )
+    weights: dict[str, Any] | None = Field(
+        None,
+        description='trained weights: {"layout": "tensorflow" | "keras" | "onnx", "layers": […]} or '
+        '{"layout": "pytorch", "state_dict": {…}}, in that framework\'s names, shapes and gate order',
+    )
+    seed: StrictInt = Field(0, description="draws the weights where none are given; the same on every machine")
+    dtype: Literal["float32", "float64"] = Field("float32", description="what is computed in and returned")
+    readout: Readout = Field(
+        None,
+        description='{"kernel" [units, n] or "weight" [n, units], "bias" [n], "activation"} on every output; or a list '
+        'of such, applied in order; "activation" default linear, often "softmax"; returned as `predictions`',
+    )
+    returned: list[Returned] | None = Field(
+        None, alias="return", description='default ["outputs", "state"], and "predictions" where there is a readout'
+    )
+
+
+class RunRequest(NetRequest):
+    """Unroll a network over a batch of sequences."""
+
+    inputs: Tensor = Field(
+        description="features [batch, max_time, input_size]; without `lengths`, also sequences of unequal length",
+    )
+    lengths: Lengths = Field(None, description="real time steps of each row, 0 to max_time; default: all")
+    initial_state: StateIn = Field(None, description="one entry per layer, as `state` in an answer; default: zeros")
+    time_major: StrictBool = Field(False, description="inputs and outputs are [max_time, batch, …]")
+
+
+class StepRequest(NetRequest):
+    """One call of the cell."""
+
+    inputs: Tensor = Field(description="features [batch, input_size]")
+    state: StateIn = Field(None, description="one entry per layer, as `state` in an answer; default: zeros")
+
+
+class ArrayOut(BaseModel):
+    """An array."""
+
+    shape: list[int]
+    dtype: Literal["float32", "float64"]
+    values: list[Any] = Field(description="nested to match `shape`")
+
+
+_StateOut = dict[str, ArrayOut | dict[str, ArrayOut]]
+
+
+class ModelInfo(BaseModel):
+    """The network that answered."""
+
+    cell: str
+    num_layers: int
+    num_units: list[int]
+    input_size: int
+    bidirectional: bool | list[bool]
+    parameters: int = Field(description="weights, counted as they were given")
+    state_size: list[dict[str, Any]] = Field(description="columns of each array of `state`")
+    output_size: int
+    kernel: str = Field(description='"fused", or "numpy" for the plain loop')
+    residual: list[bool] | None = Field(None, description="layers that add their input to their output, where any does")
+
+
+class RunAnswer(BaseModel):
+    """Outputs and final states."""
+
+    model: ModelInfo
+    lengths: list[int]
+    outputs: ArrayOut | None = Field(None, description="[batch, max_time, units], exactly 0 past a row's length")
+    state: list[_StateOut] | None = Field(None, description="after each row's last real step, one entry per layer")
+    last_output: ArrayOut | None = None
+    predictions: ArrayOut | None = None
+    gates: list[dict[str, Any]] | None = None
+    weights: dict[str, Any] | None = None
+
+
+class StepAnswer(BaseModel):
+    """The output and the next state."""
+
+    model: ModelInfo
+    output: ArrayOut | None = None
+    state: list[_StateOut] | None = None
+    predictions: ArrayOut | None = None
+    gates: list[dict[str, Any]] | None = None
+    weights: dict[str, Any] | None = None
+
+
+class OptionOut(BaseModel):
+    """One entry of `cell_options`."""
+
+    type: str
+    default: Any
+    meaning: str
+
+
+class CellOut(BaseModel):
+    """A cell."""
+
+    name: str
+    equations: list[str]
+    gates: list[str] = Field(description="in the order of `gates` in an answer")
+    state: list[str] = Field(description="names of the state's arrays")
+    options: dict[str, OptionOut]
+    names: dict[str, list[str]] = Field(description="what each framework calls it; `cell` takes these too")
+    weights: dict[str, list[str]] = Field(description="a layer's variables in each layout of `weights`")
+    gate_order: dict[str, list[str]] = Field(description="order of the gates' blocks in each layout's variables")
+
+    @classmethod
+    def of(cls, kind: CellKind) -> CellOut:
+        """A row of the engine's table."""
+        options = {
+            name: OptionOut(type=o.type, default=o.default, meaning=o.meaning) for name, o in kind.options.items()
+        }
+        return cls(
+            name=kind.name,
+            equations=list(kind.equations),
+            gates=list(kind.gates),
+            state=list(kind.cell.state_names),
+            options=options,
+            names={framework: list(names) for framework, names in kind.names.items()},
+            weights={name: layout.variables(kind) for name, layout in LAYOUTS.items()},
+            gate_order={name: layout.gate_order(kind) for name, layout in LAYOUTS.items()},
+        )
+
+
+class CellsOut(BaseModel):
+    """All cells."""
+
+    cells: list[CellOut]
+
+
+class Fault(BaseModel):
+    """A field at fault."""
+
+    pointer: str = Field(description="JSON pointer into the request")
+    detail: str
+
+
+class ProblemOut(BaseModel):
+    """An error (RFC 9457)."""
+
+    type: str
+    title: str
+    status: int
+    detail: str = Field(description="what was expected, what came, what to do")
+    error: str = Field(description="the same as `detail`")
+    errors: list[Fault] | None = None
+
+
+_Request = TypeVar("_Request", bound=NetRequest)
+
+
+def validated(kind: type[_Request], fields: dict[str, Any]) -> _Request:
+    """The envelope of a request, or the Problem that says what is wrong with it and where."""
+    tensors = {"inputs", "lengths", "initial_state", "state", "weights", "readout"}
+    try:
+        return kind.model_validate({k: v if k in tensors else _plain(v) for k, v in fields.items()})
+    except ValidationError as error:
+        faults = [_fault(kind, fault) for fault in error.errors(include_url=False)]
+        raise Problem(422, faults[0][1], more=faults) from None
+
+
+def _fault(kind: type[NetRequest], fault: Any) -> tuple[tuple[str | int, ...], str]:
+    """Pydantic's account of a fault as (path, sentence)."""
+    # a union's alternatives add their names to the path ("num_units", "int"): keep what is in the request
+    where = tuple(part for k, part in enumerate(fault["loc"]) if k == 0 or isinstance(part, int))
+    name = str(where[0])
+    if fault["type"] == "extra_forbidden":
+        known = [field.alias or key for key, field in kind.model_fields.items()]
+        return where, f"unknown field {name!r}: {nearest(name, known)}"
+    if fault["type"] == "missing":
+        return where, f"{name} is missing: {kind.model_fields[name].description}"
+    return where, f"{name}: {fault['msg'][0].lower()}{fault['msg'][1:]}; got {shortened(fault['input'])}"
+
+
+def _plain(value: Any) -> Any:
+    """Python's own lists, for the fields that are no tensors: the codecs make arrays of all lists of numbers."""
+    if isinstance(value, np.ndarray):
+        return value.tolist()
+    if isinstance(value, dict):
+        return {key: _plain(item) for key, item in value.items()}
+    return [_plain(item) for item in value] if isinstance(value, list) else value
+
+
+def shortened(value: Any) -> str:
+    """A value as a message can show it: never a whole array."""
+    text = f"an array of shape {list(value.shape)}" if hasattr(value, "shape") else repr(value)
+    return text if len(text) <= 80 else text[:77] + "..."

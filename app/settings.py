@@ -1,0 +1,44 @@
+"""Settings: one frozen object, from the environment (`UNROLLED_…`) or from flags of `unrolled serve`."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Literal
+
+from pydantic import Field
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+MIB = 1 << 20
+
+
+def _cores() -> int:
+    """Cores this process may run on, which in a container can be fewer than the machine has."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+class Settings(BaseSettings):
+    """Every field is read from `UNROLLED_<FIELD>` and is the flag `--<field>` of `unrolled serve`."""
+
+    model_config = SettingsConfigDict(env_prefix="UNROLLED_", frozen=True, extra="ignore")
+
+    host: str = Field("127.0.0.1", description="address to listen on; 0.0.0.0 for all, as in the container image")
+    port: int = Field(8000, ge=0, le=65535, description="port to listen on; 0 for any free one")
+    models: Path = Field(Path("models"), description="folder of the registered models")
+    threads: int = Field(
+        default_factory=_cores, ge=1, le=1024, description="threads that compute; default: the cores there are"
+    )
+    kernel: Literal["auto", "fused", "numpy"] = Field(
+        "auto", description="what computes: auto takes the fastest there is, numpy the plain loop"
+    )
+    max_body_bytes: int = Field(64 * MIB, ge=1, description="largest request body")
+    max_batch: int = Field(4096, ge=1, description="most rows of a batch")
+    max_time: int = Field(65_536, ge=1, description="longest sequence, in time steps")
+    max_units: int = Field(8192, ge=1, description="most units of a layer, and features of a time step")
+    max_layers: int = Field(64, ge=1, description="most stacked layers")
+    max_parameters: int = Field(64_000_000, ge=1, description="most weights of a network drawn from a seed")
+    max_run_bytes: int = Field(1024 * MIB, ge=1, description="most memory that one request may take")
+    grace_seconds: int = Field(10, ge=1, description="after SIGTERM, time for the requests under way to end")
+    log_level: Literal["critical", "error", "warning", "info", "debug"] = Field(
+        "info", description="least level to log"
+    )

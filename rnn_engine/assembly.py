@@ -1,0 +1,159 @@
+"""Layers out of sizes, or out of trained weights: where cells, options and layouts come together."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from rnn_engine.catalog import CellKind, cell_arguments, check_options
+from rnn_engine.cells import WeightedCell
+from rnn_engine.errors import NonFiniteError, OptionError, ShapeError
+from rnn_engine.layer import Layer
+from rnn_engine.layouts import read_weights
+from rnn_engine.types import BACKWARD, FORWARD, Array, Direction
+
+
+def planned_layers(
+    kind: CellKind,
+    num_units: int | Sequence[int],
+    input_size: int,
+    num_layers: int | None,
+    cell_options: Mapping[str, Any] | None,
+    bidirectional: bool | None,
+) -> list[Layer]:
+    """Layers of these sizes, without weights yet. Raises OptionError or ShapeError for sizes that are none."""
+    options = check_options(kind, cell_options)
+    units = _units_per_layer(num_units, num_layers)
+    sides = _sides(options.get("direction"), bidirectional)
+    if not _whole(input_size) or input_size < 1:
+        raise ShapeError(f"input_size is {input_size!r}: a time step needs at least one feature", "inputs")
+    arguments = cell_arguments(kind, options, len(sides))
+    layers: list[Layer] = []
+    for count in units:
+        cells = {side: kind.cell(count, **kw) for side, kw in zip(sides, arguments, strict=True)}
+        layers.append(_layer(cells, options, layers[-1].output_size if layers else input_size))
+    return layers
+
+
+def layers_from_weights(
+    kind: CellKind, weights: Mapping[str, Any], dtype: Any, cell_options: Mapping[str, Any] | None
+) -> tuple[list[Layer], str]:
+    """Layers with trained weights, and the name of the layout they came in. Errors name the array that does not fit."""
+    options = check_options(kind, cell_options)
+    read = read_weights(weights, kind, options)
+    options = {name: value for name, value in read.defaults.items() if name in kind.options} | options
+    if options.get("direction") == "reverse":
+        read.layers = [{BACKWARD: p[FORWARD]} if list(p) == [FORWARD] else p for p in read.layers]
+    layers: list[Layer] = []
+    for k, parameters in enumerate(read.layers):
+        if options.get("direction") and (len(parameters) == 2) != (options["direction"] == "bidirectional"):
+            raise OptionError(
+                f"direction is {options['direction']!r}, but the weights of layer {k} have {len(parameters)} of them",
+                "cell_options",
+                "direction",
+            )
+        arguments = cell_arguments(kind, options, len(parameters))
+        cells: dict[Direction, WeightedCell] = {}
+        for (side, canonical), kw in zip(parameters.items(), arguments, strict=True):
+            cells[side] = kind.cell(**_sizes_in(kind, canonical, kw, k))
+            cells[side].build(canonical, dtype)
+            _check_finite(canonical, cells[side].parameters, k)
+        _check_sides_agree(cells.values(), k)
+        size = next(iter(cells.values())).input_size
+        if layers and layers[-1].output_size != size:
+            raise ShapeError(
+                f"layer {k} takes {size} inputs, but layer {k - 1} puts out {layers[-1].output_size}", "weights"
+            )
+        layers.append(_layer(cells, options, size))
+    return layers, read.layout
+
+
+def check_said(
+    layers: Sequence[Layer], num_layers: int | None, num_units: int | Sequence[int] | None, bidirectional: bool | None
+) -> None:
+    """Raises OptionError where the caller's words about the net and its weights disagree."""
+    found = [layer.first.num_units for layer in layers]
+    if num_layers is not None and num_layers != len(found):
+        raise OptionError(f"num_layers is {num_layers}, the weights have {len(found)} layer(s)", "num_layers")
+    if num_units is not None:
+        said = list(num_units) if isinstance(num_units, Sequence) else [num_units] * len(found)
+        if said != found:
+            raise OptionError(f"num_units is {num_units}, the weights have {found}", "num_units")
+    for k, layer in enumerate(layers):
+        if bidirectional is not None and bidirectional != layer.bidirectional:
+            has = "both directions" if layer.bidirectional else "one direction"
+            raise OptionError(
+                f"bidirectional is {str(bidirectional).lower()}, but layer {k} of the weights has {has}",
+                "bidirectional",
+            )
+
+
+def _whole(value: Any) -> bool:
+    return isinstance(value, (int, np.integer)) and not isinstance(value, bool)
+
+
+def _units_per_layer(num_units: Any, num_layers: int | None) -> list[int]:
+    many = isinstance(num_units, Sequence) and not isinstance(num_units, str)
+    units = list(num_units) if many else [num_units]
+    if not units:
+        raise OptionError("num_units is an empty list: give one number per layer", "num_units")
+    for k, number in enumerate(units):
+        if not _whole(number) or number < 1:
+            where: tuple[str | int, ...] = ("num_units", k) if many else ("num_units",)
+            raise OptionError(f"num_units is {number!r}: expected a whole number of at least 1", *where)
+    if num_layers is None:
+        return units
+    if not _whole(num_layers) or num_layers < 1:
+        raise OptionError(f"num_layers is {num_layers!r}: expected a whole number of at least 1", "num_layers")
+    if many and len(units) != num_layers:
+        raise OptionError(f"num_layers is {num_layers}, num_units lists {len(units)} layers", "num_layers")
+    return units if many else units * num_layers
+
+
+def _sides(direction: Any, bidirectional: bool | None) -> tuple[Direction, ...]:
+    if direction is not None and bidirectional is not None and bidirectional != (direction == "bidirectional"):
+        raise OptionError(
+            f"bidirectional is {str(bidirectional).lower()} and direction is {direction!r}: they disagree, give one",
+            "cell_options",
+            "direction",
+        )
+    if bidirectional or direction == "bidirectional":
+        return FORWARD, BACKWARD
+    return (BACKWARD,) if direction == "reverse" else (FORWARD,)
+
+
+def _layer(cells: dict[Direction, WeightedCell], options: Mapping[str, Any], input_size: int) -> Layer:
+    fits = all(cell.output_size == input_size for cell in cells.values())
+    return Layer(cells, fits and bool(options.get("residual")))
+
+
+def _sizes_in(kind: CellKind, canonical: Mapping[str, Array], arguments: dict[str, Any], layer: int) -> dict[str, Any]:
+    """The cell's arguments, with the sizes that its weights settle. Raises OptionError where the two differ."""
+    found: dict[str, Any] = {"num_units": canonical["recurrent_kernel"].shape[2]}
+    if kind.name == "lstm":
+        projection = canonical.get("projection_kernel")
+        found["num_proj"] = None if projection is None else projection.shape[1]
+        found["use_peepholes"] = "w_i_diag" in canonical
+    for name, value in found.items():
+        said = arguments.get(name, value)
+        if said != value and not (name == "use_peepholes" and said is False):
+            raise OptionError(
+                f"{name} is {said!r}, but the weights of layer {layer} have {value!r}", "cell_options", name
+            )
+    return arguments | found
+
+
+def _check_finite(given: Mapping[str, Array], cast: Mapping[str, Array], layer: int) -> None:
+    for name, array in cast.items():
+        if given[name].dtype != array.dtype and not np.isfinite(array).all():
+            raise NonFiniteError(
+                f'{name} of layer {layer} has values too large for {array.dtype}: ask for dtype "float64"', "weights"
+            )
+
+
+def _check_sides_agree(cells: Iterable[WeightedCell], layer: int) -> None:
+    sizes = {(cell.input_size, cell.num_units, cell.output_size) for cell in cells}
+    if len(sizes) > 1:
+        raise ShapeError(f"the two directions of layer {layer} differ in size: expected the same", "weights")

@@ -1,0 +1,388 @@
+"""A network: recurrent layers, perhaps an embedding in front and a readout behind. What an application calls."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from copy import copy
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from rnn_engine.assembly import check_said, layers_from_weights, planned_layers
+from rnn_engine.catalog import CellKind, cell_kind
+from rnn_engine.errors import NonFiniteError, OptionError, ShapeError, StateError
+from rnn_engine.initializers import RandomWords
+from rnn_engine.layer import FlatState, Layer
+from rnn_engine.layouts import Weights, write_weights
+from rnn_engine.packed import PackedBatch
+from rnn_engine.readout import Dense, Embedding, read_readout
+from rnn_engine.types import BACKWARD, Array, NamedState, StateLike, float_dtype
+from rnn_engine.unroll import PROJECTED_BYTES
+
+
+@dataclass(frozen=True)
+class Forward:
+    """What a pass over a batch gives; arrays over time are packed, states are in the order of the batch."""
+
+    outputs: PackedBatch  # [N, O]
+    state: NamedState  # an entry per layer, [B, U] each
+    gates: list[dict[str, Any]] | None = None  # per layer {"input": [N, U], …}, if asked for
+    predictions: PackedBatch | None = None  # [N, n], where there is a readout
+
+
+class Network:
+    """Layers with their sizes; `initialize` or `from_weights` gives them weights.
+
+    `weights_layout` names the framework whose names the weights came in, and `weights` gives them back in.
+    """
+
+    def __init__(
+        self,
+        kind: CellKind,
+        layers: Sequence[Layer],
+        input_size: int,
+        dtype: Any = "float32",
+        *,
+        weights_layout: str = "tensorflow",
+        readout: tuple[Dense, ...] = (),
+        embedding: Embedding | None = None,
+    ) -> None:
+        self.kind = kind
+        self.layers = tuple(layers)
+        self.input_size = input_size
+        self.dtype = float_dtype(dtype)  # what it computes in
+        self.weights_layout = weights_layout
+        self.readout = readout
+        self.embedding = embedding
+
+    # -- making one ---------------------------------------------------------------------------------------------------
+
+    @classmethod
+    def planned(
+        cls,
+        cell: str,
+        num_units: int | Sequence[int],
+        input_size: int,
+        dtype: Any = "float32",
+        *,
+        num_layers: int | None = None,
+        cell_options: Mapping[str, Any] | None = None,
+        bidirectional: bool | None = None,
+    ) -> Network:
+        """A network without weights yet: its sizes can be asked for, and cost nothing, whatever they are.
+
+        `num_units` is one number for all layers (of which there are `num_layers`, default 1) or a list of them.
+        """
+        kind = cell_kind(cell)
+        layers = planned_layers(kind, num_units, input_size, num_layers, cell_options, bidirectional)
+        return cls(kind, layers, input_size, dtype)
+
+    def initialize(self, seed: int = 0) -> Network:
+        """Draws all weights from one stream, layer by layer, forward before backward, with TensorFlow's distributions."""
+        words = RandomWords(seed)
+        size = self.input_size
+        for layer in self.layers:
+            for cell in layer.cells.values():
+                cell.initialize(size, words, self.dtype)
+            size = layer.output_size
+        return self
+
+    @classmethod
+    def from_seed(
+        cls,
+        cell: str,
+        num_units: int | Sequence[int],
+        input_size: int,
+        seed: int = 0,
+        dtype: Any = "float32",
+        *,
+        num_layers: int | None = None,
+        cell_options: Mapping[str, Any] | None = None,
+        bidirectional: bool | None = None,
+    ) -> Network:
+        """A network with weights drawn from `seed`: the same for a seed on every machine."""
+        net = cls.planned(
+            cell,
+            num_units,
+            input_size,
+            dtype,
+            num_layers=num_layers,
+            cell_options=cell_options,
+            bidirectional=bidirectional,
+        )
+        return net.initialize(seed)
+
+    @classmethod
+    def from_weights(
+        cls,
+        weights: Mapping[str, Any],
+        cell: str,
+        dtype: Any = "float32",
+        *,
+        cell_options: Mapping[str, Any] | None = None,
+        num_layers: int | None = None,
+        num_units: int | Sequence[int] | None = None,
+        bidirectional: bool | None = None,
+    ) -> Network:
+        """A network with trained weights, in the names of any of the four layouts.
+
+        The weights settle layers, units and directions; a `num_layers`, `num_units` or `bidirectional` that says
+        otherwise is an OptionError.
+        """
+        kind = cell_kind(cell)
+        layers, layout = layers_from_weights(kind, weights, dtype, cell_options)
+        check_said(layers, num_layers, num_units, bidirectional)
+        return cls(kind, layers, layers[0].first.input_size, dtype, weights_layout=layout)
+
+    def with_readout(self, readout: Any) -> Network:
+        """The same layers with dense layers behind them; see `read_readout` for what it takes."""
+        return self._with(readout=read_readout(readout, self.output_size, self.dtype))
+
+    def with_layers(self, layers: Sequence[Layer]) -> Network:
+        """The same network with other layers of the same sizes: other weights."""
+        return self._with(layers=tuple(layers))
+
+    def _with(self, **changed: Any) -> Network:
+        other = copy(self)
+        vars(other).update(changed)
+        return other
+
+    # -- what it is ---------------------------------------------------------------------------------------------------
+
+    @property
+    def num_units(self) -> list[int]:
+        """Units of each layer."""
+        return [layer.first.num_units for layer in self.layers]
+
+    @property
+    def output_size(self) -> int:
+        """Columns of the top layer's output."""
+        return self.layers[-1].output_size
+
+    @property
+    def bidirectional(self) -> bool | list[bool]:
+        """Whether the layers read both ways; a list of answers where they differ."""
+        each = [layer.bidirectional for layer in self.layers]
+        return each[0] if len(set(each)) == 1 else each
+
+    @property
+    def kernel(self) -> str:
+        """Which code computes it."""
+        return "numpy"
+
+    @property
+    def parameters(self) -> int:
+        """How many weights the layers have, counted as they were given (both of PyTorch's biases)."""
+        count, size = 0, self.input_size
+        for layer in self.layers:
+            for cell in layer.cells.values():
+                count += cell.count(size)
+            size = layer.output_size
+        return count
+
+    @property
+    def weights(self) -> dict[str, Any]:
+        """The weights in the layout they came in, as `from_weights` reads them."""
+        each = [{side: cell.parameters for side, cell in layer.cells.items()} for layer in self.layers]
+        return write_weights(Weights(each, layout=self.weights_layout), self.kind)
+
+    def describe(self) -> dict[str, Any]:
+        """The `model` of an answer."""
+        told_residual = [layer.residual for layer in self.layers]
+        return {
+            "cell": self.kind.name,
+            "num_layers": len(self.layers),
+            "num_units": self.num_units,
+            "input_size": self.input_size,
+            "bidirectional": self.bidirectional,
+            "parameters": self.parameters,
+            "state_size": [layer.state_size() for layer in self.layers],
+            "output_size": self.output_size,
+            "kernel": self.kernel,
+        } | ({"residual": told_residual} if any(told_residual) else {})
+
+    def footprint(self, steps: int, batch_size: int, *, gates: bool = False) -> int:
+        """Bytes that a pass over `steps` real steps of `batch_size` rows takes at its peak, without its inputs."""
+        itemsize = self.dtype.itemsize
+        most, kept = 0, 0
+        below = 0
+        for layer in self.layers:
+            width = sum(cell.blocks * cell.num_units for cell in layer.cells.values())
+            out = steps * layer.output_size * (2 if layer.bidirectional else 1)
+            buffer = PROJECTED_BYTES // itemsize + batch_size * width
+            state = batch_size * 3 * sum(sum(cell.flat_sizes) for cell in layer.cells.values())
+            kept += state + (steps * width if gates else 0)
+            most = max(most, below + out + buffer)
+            below = steps * layer.output_size
+        last = self.output_size
+        for dense in self.readout:
+            kept += steps * (last + dense.size)
+            last = dense.size
+        return itemsize * (most + kept)
+
+    # -- running it ---------------------------------------------------------------------------------------------------
+
+    def forward(
+        self,
+        batch: PackedBatch,
+        initial_state: StateLike | None = None,
+        *,
+        gates: bool = False,
+        state_name: str = "initial_state",
+    ) -> Forward:
+        """A pass over a packed batch [N, input_size] (or [N] token ids, for a net that embeds).
+
+        `initial_state` is in the order of the batch, zeros if None; `state_name` is what errors call it.
+        Raises ShapeError, StateError, or NonFiniteError: for an input, or for a result that overflowed.
+        """
+        batch = self._inputs(batch)
+        packing = batch.packing
+        initial = self._read_state(initial_state, packing.batch_size, state_name)
+        states: list[FlatState] = []
+        traced: list[dict[str, Any]] = []
+        for k, layer in enumerate(self.layers):
+            state = {side: packing.sorted_state(parts) for side, parts in initial[k].items()}
+            room = None
+            if gates:
+                room = {s: np.empty(cell.blocks_of(packing.total), cell.dtype) for s, cell in layer.cells.items()}
+            outputs = layer.run(batch, state, room)
+            self._check_finite(k, batch, outputs, state, initial[k])
+            if room is not None:
+                traced.append(layer.named_gates(room))
+            states.append({side: packing.unsorted_state(parts) for side, parts in state.items()})
+            batch = outputs
+        named = [layer.named_state(state) for layer, state in zip(self.layers, states, strict=True)]
+        return Forward(batch, named, traced if gates else None, self._predict(batch))
+
+    def run(
+        self,
+        inputs: Any,
+        lengths: Any = None,
+        initial_state: StateLike | None = None,
+        *,
+        time_major: bool = False,
+    ) -> tuple[Array, NamedState]:
+        """Unrolls over time: [B, T, D] -> outputs [B, T, O] (0 past a row's length) and the final state.
+
+        The state is a list with an entry per layer, {"h": [B, U]} or {"c": …, "h": …}. With `time_major`, inputs and
+        outputs are [T, B, …]. A net that embeds takes token ids [B, T].
+        """
+        result = self.forward(self.pack(inputs, lengths, time_major=time_major), initial_state)
+        return result.outputs.padded(time_major=time_major), result.state
+
+    def step(self, inputs: Any, state: StateLike | None = None) -> tuple[Array, NamedState]:
+        """One cell call: [B, D] (or [B] token ids), state -> output [B, O], next state."""
+        result = self.forward(self.single_step(inputs), state, state_name="state")
+        return result.outputs.data, result.state
+
+    def pack(self, inputs: Any, lengths: Any = None, *, time_major: bool = False) -> PackedBatch:
+        """[B, T, D] (or [B, T] token ids) without its padding, which is not looked at."""
+        array = self._of_rank(inputs, "[max_time, batch" if time_major else "[batch, max_time")
+        return PackedBatch.pack(array, lengths, time_major=time_major)
+
+    def single_step(self, inputs: Any) -> PackedBatch:
+        """[B, D] (or [B] token ids) as one time step. Raises OptionError where some layer needs the whole sequence."""
+        for k, layer in enumerate(self.layers):
+            if BACKWARD in layer.cells:
+                raise OptionError(
+                    f"layer {k} reads backward, from a sequence's end, so it has no single step: run whole sequences"
+                )
+        return PackedBatch.single_step(self._of_rank(inputs, "[batch"))
+
+    def _of_rank(self, inputs: Any, axes: str) -> Array:
+        """Inputs of the rank and type that the net takes: `axes` and one of features, unless it embeds."""
+        array = np.asarray(inputs)
+        rank = axes.count(",") + 1 + (self.embedding is None)
+        if self.embedding is not None:
+            expected = f"integer token ids {axes}]"
+            fits = array.ndim == rank and (array.dtype.kind in "iu" or array.size == 0)
+        else:
+            expected = f"{axes}, {self.input_size}]"
+            fits = array.ndim == rank and array.dtype.kind in "fiu"
+        if fits and self.embedding is None and array.shape[-1] != self.input_size:
+            raise ShapeError(
+                f"inputs have shape {list(array.shape)}: {array.shape[-1]} features a time step, the network takes "
+                f"{self.input_size}",
+                "inputs",
+            )
+        if not fits:
+            hint = ""
+            if self.embedding is None and array.ndim == rank - 1:
+                hint = ": this net has no embedding, so every time step is a list of features (of one, if need be)"
+            raise ShapeError(
+                f"inputs have shape {list(array.shape)} of {array.dtype}, expected {expected}{hint}", "inputs"
+            )
+        return array
+
+    def last_output(self, outputs: PackedBatch) -> Array:
+        """[B, O]: each row's forward outputs at its last real step, backward ones at its first; 0 for length 0."""
+        packing = outputs.packing
+        last = np.zeros((packing.batch_size, self.output_size), outputs.data.dtype)
+        alive = len(packing.last)
+        column = 0
+        for side, cell in self.layers[-1].cells.items():
+            columns = slice(column, column + cell.output_size)
+            steps = outputs.data[:alive] if side == BACKWARD else outputs.data[packing.last]
+            last[:alive, columns] = steps[:, columns]
+            column += cell.output_size
+        return np.asarray(packing.unsorted_state(last))
+
+    def _inputs(self, batch: PackedBatch) -> PackedBatch:
+        """What the first layer reads: features [N, D] in the network's dtype, looked up where they are token ids."""
+        if self.embedding is not None:
+            return batch.with_data(self.embedding(batch.data))
+        with np.errstate(over="ignore"):
+            data = batch.data.astype(self.dtype, copy=False)
+        if not np.isfinite(data).all():
+            step, row = _first_bad(batch.with_data(data))
+            raise NonFiniteError(
+                f"inputs have a value that is not finite in {self.dtype}, at step {step} of row {row}", "inputs"
+            )
+        return batch.with_data(data)
+
+    def _read_state(self, given: StateLike | None, batch_size: int, name: str) -> list[FlatState]:
+        if given is None:
+            return [layer.zero_state(batch_size) for layer in self.layers]
+        if not isinstance(given, (list, tuple)):
+            raise StateError(f"{name} is a list with one state per layer, bottom layer first", name)
+        if len(given) != len(self.layers):
+            counts = [f"{n} layer{'s' * (n != 1)}" for n in (len(given), len(self.layers))]
+            raise StateError(
+                f"{name} has {counts[0]}, the model has {counts[1]}: give one state per layer, or leave it out for "
+                "zeros",
+                name,
+            )
+        return [
+            layer.read_state(entry, batch_size, (name, k))
+            for k, (layer, entry) in enumerate(zip(self.layers, given, strict=True))
+        ]
+
+    def _check_finite(
+        self, k: int, batch: PackedBatch, outputs: PackedBatch, state: FlatState, initial: FlatState
+    ) -> None:
+        """Raises NonFiniteError that names layer and step if the layer's outputs or state are not finite."""
+        if np.isfinite(outputs.data).all() and all(np.isfinite(p).all() for parts in state.values() for p in parts):
+            return
+        step, row = self.layers[k].first_overflow(batch, initial) or _first_bad(outputs)
+        raise NonFiniteError(
+            f"layer {k} overflows {self.dtype} at step {step} of row {row} (all counted from 0): scale the inputs or "
+            "the weights down" + (', or ask for dtype "float64"' if self.dtype == np.float32 else "")
+        )
+
+    def _predict(self, outputs: PackedBatch) -> PackedBatch | None:
+        if not self.readout:
+            return None
+        data = outputs.data
+        with np.errstate(over="ignore", invalid="ignore"):
+            for dense in self.readout:
+                data = dense(data)
+        if not np.isfinite(data).all():
+            raise NonFiniteError(f"the readout overflows {self.dtype}: scale its weights down", "readout")
+        return outputs.with_data(data)
+
+
+def _first_bad(batch: PackedBatch) -> tuple[int, int]:
+    """(step, row) of the first row of data with a value that is not finite."""
+    at = int(np.argmin(np.isfinite(batch.data).all(axis=1)))
+    return int(batch.packing.times[at]), int(batch.packing.rows[at])

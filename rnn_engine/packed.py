@@ -1,0 +1,229 @@
+"""A ragged batch without its padding.
+
+The rows of a batch are sorted longest first and laid out time-major, so that the rows still alive at step t are the
+first n_t ones, and the real steps of the whole batch stand in one array [N, D]:
+
+    row 0  a0 a1 a2 a3        data         a0 b0 c0 | a1 b1 c1 | a2 b2 | a3
+    row 1  b0 b1 b2      ->   batch_sizes  3          3          2       1
+    row 2  c0 c1
+
+Nothing is computed for padding, and nothing in it can leak: it is not there.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+
+from rnn_engine.errors import LengthsError, ShapeError
+from rnn_engine.types import Array, State, map_state
+
+
+@dataclass(frozen=True)
+class Packing:
+    """Where the real steps of a batch stand in packed arrays. Worked out from the lengths alone, each part once."""
+
+    lengths: Array  # [B] int64, in the order of the batch as it was given
+    max_time: int  # T, of the padded batch
+
+    @property
+    def batch_size(self) -> int:
+        """B."""
+        return len(self.lengths)
+
+    @cached_property
+    def total(self) -> int:
+        """N, the real steps of the whole batch."""
+        return int(self.lengths.sum())
+
+    @cached_property
+    def is_full(self) -> bool:
+        """Whether no row has padding."""
+        return self.total == self.batch_size * self.max_time
+
+    @cached_property
+    def widest(self) -> int:
+        """How many rows are alive at the first step: those with any."""
+        return int(np.count_nonzero(self.lengths))
+
+    @cached_property
+    def order(self) -> Array | None:
+        """[B]: which row of the batch is the k-th longest; None where they stand in that order already."""
+        if self.is_full or (self.lengths[:-1] >= self.lengths[1:]).all():
+            return None
+        return np.argsort(self.max_time - self.lengths, kind="stable")
+
+    @cached_property
+    def batch_sizes(self) -> Array:
+        """[longest row's length] int64: how many rows are alive at each step; never 0."""
+        ended = np.bincount(self.lengths).cumsum()
+        return self.batch_size - ended[:-1]
+
+    @cached_property
+    def steps(self) -> list[tuple[int, int]]:
+        """(start, stop) in data of each step: plain integers, which a loop reads faster than NumPy's."""
+        if self.is_full:
+            size = self.batch_size
+            return [(t * size, (t + 1) * size) for t in range(self.max_time if size else 0)]
+        return list(zip(self._starts.tolist(), (self._starts + self.batch_sizes).tolist(), strict=True))
+
+    def spans(self, rows: int) -> Iterator[tuple[int, int, int]]:
+        """Cuts data into spans (start, stop, n) of whole steps with the same n rows alive, of about `rows` at most."""
+        begin = end = alive = 0
+        for start, stop in self.steps:
+            if end > begin and (stop - start != alive or stop - begin > rows):
+                yield begin, end, alive
+                begin = start
+            end, alive = stop, stop - start
+        if end > begin:
+            yield begin, end, alive
+
+    @cached_property
+    def times(self) -> Array:
+        """[N]: the time step of each row of data."""
+        return np.arange(len(self.batch_sizes)).repeat(self.batch_sizes)
+
+    @cached_property
+    def _starts(self) -> Array:
+        """[longest]: where each step begins in data."""
+        return self.batch_sizes.cumsum() - self.batch_sizes
+
+    @cached_property
+    def _ranks(self) -> Array:
+        """[N]: the rank, longest row first, of the sequence that each row of data belongs to."""
+        return np.arange(self.total) - self._starts[self.times]
+
+    @cached_property
+    def rows(self) -> Array:
+        """[N]: the row of the batch, as it was given, that each row of data belongs to."""
+        return self._ranks if self.order is None else self.order[self._ranks]
+
+    @cached_property
+    def reversal(self) -> Array:
+        """[N]: for each row of data, where the same sequence's step stands that mirrors it. Its own inverse."""
+        return self._starts[self.lengths[self.rows] - 1 - self.times] + self._ranks
+
+    @cached_property
+    def last(self) -> Array:
+        """[widest]: where in data the last real step of the k-th longest row stands."""
+        if self.is_full:
+            return np.arange(self.total - self.batch_size, self.total)
+        longest_first = self.lengths if self.order is None else self.lengths[self.order]
+        alive = longest_first[: self.widest]
+        return self._starts[alive - 1] + np.arange(len(alive))
+
+    def _places(self, time_major: bool) -> Array:
+        """[N]: where each row of data stands among the B·T steps of the padded batch."""
+        if time_major:
+            return self.times * self.batch_size + self.rows
+        return self.rows * self.max_time + self.times
+
+    def pack(self, padded: Array, *, time_major: bool = False) -> Array:
+        """[B, T, …] (or [T, B, …]) -> [N, …]. Padding is not read."""
+        rest = padded.shape[2:]
+        if self.is_full:
+            steps_first = padded if time_major else padded.swapaxes(0, 1)
+            return np.ascontiguousarray(steps_first).reshape(self.total, *rest)
+        flat = np.ascontiguousarray(padded).reshape(self.batch_size * self.max_time, *rest)
+        return flat[self._places(time_major)]
+
+    def pack_concatenated(self, flat: Array) -> Array:
+        """[N, …], the sequences one after the other -> [N, …] packed."""
+        starts = np.cumsum(self.lengths) - self.lengths
+        return flat[starts[self.rows] + self.times]
+
+    def pad(self, data: Array, *, time_major: bool = False) -> Array:
+        """[N, …] -> [B, T, …] (or [T, B, …]), exactly 0 past the end of a row."""
+        rest = data.shape[1:]
+        shape = (self.max_time, self.batch_size) if time_major else (self.batch_size, self.max_time)
+        if self.is_full:
+            by_step = data.reshape(self.max_time, self.batch_size, *rest)
+            return np.ascontiguousarray(by_step if time_major else by_step.swapaxes(0, 1))
+        out = np.zeros((shape[0] * shape[1], *rest), data.dtype)
+        out[self._places(time_major)] = data
+        return out.reshape(*shape, *rest)
+
+    def sorted_state(self, state: State) -> State:
+        """A copy of a state [B, U], longest row first."""
+        return map_state(np.copy if self.order is None else (lambda part: part[self.order]), state)
+
+    def unsorted_state(self, state: State) -> State:
+        """The inverse of `sorted_state`."""
+        if self.order is None:
+            return state
+        inverse = np.argsort(self.order)
+        return map_state(lambda part: part[inverse], state)
+
+
+@dataclass(frozen=True)
+class PackedBatch:
+    """A batch without its padding: the real steps, and where they belong."""
+
+    data: Array  # [N, D], or [N] token ids; time-major, longest row first
+    packing: Packing
+
+    def with_data(self, data: Array) -> PackedBatch:
+        """Other values [N, …] for the same steps."""
+        return PackedBatch(data, self.packing)
+
+    def reversed(self) -> PackedBatch:
+        """Every row's real steps backwards: what a backward layer reads, beginning at the row's last real step."""
+        return self.with_data(self.data[self.packing.reversal])
+
+    def padded(self, *, time_major: bool = False) -> Array:
+        """[B, T, …] (or [T, B, …]), exactly 0 past the end of a row."""
+        return self.packing.pad(self.data, time_major=time_major)
+
+    @classmethod
+    def pack(cls, inputs: Array, lengths: Any = None, *, time_major: bool = False) -> PackedBatch:
+        """[B, T, …] (or [T, B, …]) and lengths [B]; without them every row is T long. Padding is never read.
+
+        Raises ShapeError for a rank under 2 and LengthsError for lengths that don't fit.
+        """
+        if inputs.ndim < 2:
+            raise ShapeError(f"inputs have shape {list(inputs.shape)}, expected [batch, max_time, …]", "inputs")
+        batch_size, max_time = inputs.shape[1::-1] if time_major else inputs.shape[:2]
+        packing = Packing(check_lengths(lengths, batch_size, max_time), max_time)
+        return cls(packing.pack(inputs, time_major=time_major), packing)
+
+    @classmethod
+    def concatenated(cls, flat: Array, lengths: Any) -> PackedBatch:
+        """[N, …], sequences one after the other, each of its length: what ragged JSON brings."""
+        longest = int(np.max(lengths, initial=0))
+        packing = Packing(check_lengths(lengths, len(lengths), longest), longest)
+        if len(flat) != packing.total:
+            raise LengthsError(f"lengths add up to {packing.total}, the inputs have {len(flat)} steps", "lengths")
+        return cls(packing.pack_concatenated(flat), packing)
+
+    @classmethod
+    def single_step(cls, inputs: Array) -> PackedBatch:
+        """[B, D] or [B]: one time step of every row."""
+        return cls(inputs, Packing(np.ones(len(inputs), np.int64), 1))
+
+
+def check_lengths(lengths: Any, batch_size: int, max_time: int) -> Array:
+    """[B] int64 in 0..T; all T where `lengths` is None. Raises LengthsError naming what is wrong and where."""
+    if lengths is None:
+        return np.full(batch_size, max_time, np.int64)
+    array = np.asarray(lengths)
+    if array.size == 0 and array.ndim == 1:
+        array = array.astype(np.int64)  # an empty JSON list has no type of its own
+    if array.ndim != 1:
+        raise LengthsError(f"lengths must be a list of {batch_size} whole numbers, one per row", "lengths")
+    if array.dtype.kind not in "iu":
+        row = int(np.argmax(array != np.floor(array))) if array.dtype.kind == "f" else 0
+        raise LengthsError(
+            f"lengths[{row}] is {array[row]!s:.40}: expected a whole number of time steps", "lengths", row
+        )
+    if len(array) != batch_size:
+        raise LengthsError(
+            f"lengths has {len(array)} entries, the batch has {batch_size} rows: give one per row", "lengths"
+        )
+    if array.size and (array.min() < 0 or array.max() > max_time):
+        row = int(np.argmax((array < 0) | (array > max_time)))
+        raise LengthsError(f"length {array[row]} of row {row} is outside 0..{max_time} (max_time)", "lengths", row)
+    return array.astype(np.int64, copy=False)

@@ -1,0 +1,127 @@
+"""What stands in front of the recurrent layers and behind them: embedding lookup, dense layers, softmax."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from rnn_engine.activations import BoundActivation, activation, told
+from rnn_engine.errors import NonFiniteError, OptionError, ShapeError, nearest
+from rnn_engine.types import Array
+
+
+def softmax(logits: Array) -> Array:
+    """Overwrites [N, n] with exp(x) / Σ exp(x) over the columns, and returns it. The largest is subtracted first."""
+    logits -= logits.max(axis=-1, keepdims=True, initial=-np.inf)
+    np.exp(logits, out=logits)
+    logits /= logits.sum(axis=-1, keepdims=True)
+    return logits
+
+
+@dataclass(frozen=True)
+class Dense:
+    """y = act(x K + b): [N, U] -> [N, n]. `act` None is softmax."""
+
+    kernel: Array  # [U, n]
+    bias: Array | None  # [n]
+    act: BoundActivation | None
+
+    def __call__(self, x: Array) -> Array:
+        y = np.matmul(x, self.kernel)
+        if self.bias is not None:
+            y += self.bias
+        if self.act is None:
+            return softmax(y)
+        self.act(y, y)
+        return y
+
+    @property
+    def size(self) -> int:
+        """n."""
+        return int(self.kernel.shape[1])
+
+    def describe(self) -> dict[str, Any]:
+        """Sizes and activation, for metadata."""
+        return {
+            "input_size": int(self.kernel.shape[0]),
+            "size": self.size,
+            "bias": self.bias is not None,
+            "activation": "softmax" if self.act is None else told(self.act),
+        }
+
+
+def read_readout(readout: Any, units: int, dtype: Any) -> tuple[Dense, ...]:
+    """Dense layers from {"kernel" [U, n] or "weight" [n, U], "bias" [n], "activation"}, or from a list of such.
+
+    Raises ShapeError or OptionError whose path begins with "readout".
+    """
+    if readout is None:
+        return ()
+    many = isinstance(readout, Sequence)
+    layers: list[Dense] = []
+    for k, layer in enumerate(readout if many else [readout]):
+        where = ("readout", k) if many else ("readout",)
+        layers.append(_read_layer(layer, layers[-1].size if layers else units, dtype, where))
+    if not layers:
+        raise OptionError("readout is an empty list: give at least one layer, or leave it out", "readout")
+    return tuple(layers)
+
+
+_FIELDS = ("kernel", "weight", "bias", "activation")
+
+
+def _read_layer(layer: Any, units: int, dtype: Any, where: tuple[str | int, ...]) -> Dense:
+    if not isinstance(layer, Mapping):
+        raise OptionError('a readout is an object with "kernel" (or "weight"), "bias" and "activation"', *where)
+    for name in layer:
+        if name not in _FIELDS:
+            raise OptionError(f"a readout has no field {name!r}: {nearest(name, _FIELDS)}", *where, name)
+    name = "weight" if layer.get("weight") is not None else "kernel"
+    if (layer.get("weight") is None) == (layer.get("kernel") is None):
+        raise OptionError('give one of "kernel" [units, n] and "weight" [n, units]', *where)
+    kernel = _array(layer[name], dtype, *where, name)
+    expected = f"[{units}, n]" if name == "kernel" else f"[n, {units}]"
+    rows = 0 if name == "kernel" else 1
+    if kernel.ndim != 2 or kernel.shape[rows] != units or kernel.size == 0:
+        raise ShapeError(f"{name} has shape {list(kernel.shape)}, expected {expected}", *where, name)
+    if name == "weight":
+        kernel = kernel.T
+    bias = None
+    if layer.get("bias") is not None:
+        bias = _array(layer["bias"], dtype, *where, "bias")
+        if bias.shape != kernel.shape[1:]:
+            raise ShapeError(f"bias has shape {list(bias.shape)}, expected {list(kernel.shape[1:])}", *where, "bias")
+    spec = layer.get("activation")
+    act = None if spec == "softmax" else activation(spec, *where, "activation")
+    return Dense(np.ascontiguousarray(kernel), bias, act)
+
+
+def _array(value: Any, dtype: Any, *where: str | int) -> Array:
+    array = np.asarray(value)
+    if array.dtype.kind not in "fiu":
+        raise ShapeError(f"{where[-1]} must be an array of numbers", *where)
+    with np.errstate(over="ignore"):
+        array = array.astype(dtype)
+    if not np.isfinite(array).all():
+        raise NonFiniteError(f"{where[-1]} has values that are not finite in {np.dtype(dtype)}", *where)
+    return array
+
+
+@dataclass(frozen=True)
+class Embedding:
+    """Rows of a table by token id: [N] -> [N, E]."""
+
+    table: Array  # [V, E]
+
+    def __call__(self, ids: Array) -> Array:
+        """Raises OptionError for an id outside 0..V-1; `where` names no place, since ids are packed by then."""
+        vocabulary = len(self.table)
+        wrong = np.flatnonzero((ids < 0) | (ids >= vocabulary))
+        if wrong.size:
+            raise OptionError(
+                f"token id {ids[wrong[0]]} is outside 0..{vocabulary - 1}, the embedding's rows", "inputs"
+            )
+        return self.table[ids]

@@ -1,0 +1,70 @@
+"""The legend of the shape letters, and the types that everything else speaks.
+
+Shapes stand on signatures in these letters:
+
+    B  batch: how many sequences          D  input size: features of one time step
+    T  time: steps of the longest one     U  units of a layer; O its output size (U, or the projection's)
+    N  real steps of a whole batch, sum(lengths): the rows of packed arrays
+    n  rows that are still alive at one time step
+    G  gates of a cell: 1 (rnn), 3 (gru), 4 (lstm)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rnn_engine.errors import OptionError
+
+Array: TypeAlias = NDArray[Any]
+
+Direction: TypeAlias = str
+FORWARD: Direction = "forward"
+BACKWARD: Direction = "backward"
+
+#: Canonical parameters of one cell by name: `kernel`, `recurrent_kernel`, `bias`, … (see cells.py).
+Parameters: TypeAlias = dict[str, Array]
+
+#: What HTTP and `Network` call a state: one entry per layer, {"h": [B, U]}, {"c": …, "h": …},
+#: or {"forward": {…}, "backward": {…}}.
+NamedState: TypeAlias = list[dict[str, Any]]
+
+#: Arguments that hold such a state, before it was checked.
+StateLike: TypeAlias = Sequence[Mapping[str, Any]]
+
+
+class LSTMStateTuple(NamedTuple):
+    """The state of an LSTM cell, c first, as in `tf.nn.rnn_cell.LSTMStateTuple`."""
+
+    c: Any
+    h: Any
+
+
+#: A cell's state: an array [B, U], an LSTMStateTuple of two, or (for a stack) a tuple with one state per layer.
+State: TypeAlias = Any
+
+#: The same nesting with numbers of units in place of arrays.
+StateSize: TypeAlias = Any
+
+
+def map_state(function: Any, *states: State) -> State:
+    """Applies `function` to the arrays (or sizes) of one or several states of the same nesting."""
+    first = states[0]
+    if isinstance(first, tuple):
+        parts = [map_state(function, *items) for items in zip(*states, strict=True)]
+        return type(first)(*parts) if isinstance(first, LSTMStateTuple) else tuple(parts)
+    return function(*states)
+
+
+def float_dtype(dtype: Any) -> np.dtype[Any]:
+    """float32 or float64, from any of NumPy's ways to name them. Raises OptionError for any other type."""
+    try:
+        resolved = np.dtype(dtype)
+    except TypeError:
+        resolved = None
+    if resolved not in (np.dtype(np.float32), np.dtype(np.float64)):
+        raise OptionError(f'dtype is {dtype!r}: expected "float32" or "float64"', "dtype")
+    return resolved

@@ -1,0 +1,1 @@
+"""Other people's implementations, asked for the answers ours must equal."""
