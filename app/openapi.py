@@ -155,8 +155,8 @@ def install(app: FastAPI) -> None:
             "/run": _operation(
                 "run",
                 "Unroll a network over time (dynamic_rnn)",
-                "Calls the cell as often as each sequence is long: outputs for every real step, the state after the last "
-                "one. Weights are drawn from `seed` as TensorFlow initialises them, or given in `weights`.",
+                "Calls the cell as often as each sequence is long: outputs for every real step, the state after the "
+                "last. Weights are drawn from `seed` as TensorFlow initialises them, or given in `weights`.",
                 RunRequest,
                 RunAnswer,
                 RUN_EXAMPLES,

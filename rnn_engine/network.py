@@ -79,7 +79,7 @@ class Network:
         return cls(kind, layers, input_size, dtype)
 
     def initialize(self, seed: int = 0) -> Network:
-        """Draws all weights from one stream, layer by layer, forward before backward, with TensorFlow's distributions."""
+        """Draws all weights from one stream, layer by layer, forward before backward, as TensorFlow's initialisers."""
         words = RandomWords(seed)
         size = self.input_size
         for layer in self.layers:
