@@ -19,7 +19,7 @@ from app.registry import Registry
 from app.schemas import NetRequest, RunRequest, StepRequest, validated
 from app.settings import Settings
 from rnn_engine import Forward, Network, PackedBatch
-from rnn_engine.packed import check_lengths
+from rnn_engine.packed import Packing, check_lengths
 from rnn_engine.types import Array
 
 Answer = dict[str, Any]
@@ -60,9 +60,9 @@ class Jobs:
             if inputs.size == 0 and inputs.ndim < 3:  # [] and [[], []] name no features
                 inputs = np.zeros((*inputs.shape, *(0,) * (2 - inputs.ndim), net.input_size))
             batch_size, max_time = _batch_and_time(inputs, request.time_major)
-            checked = check_lengths(lengths, batch_size, max_time)
-            pack = partial(net.pack, inputs, checked, time_major=request.time_major)
-            total = int(checked.sum())
+            packing = Packing(check_lengths(lengths, batch_size, max_time), max_time)
+            pack = partial(net.pack, inputs, packing, time_major=request.time_major)
+            total = packing.total
         limits.check_batch(self.settings, batch_size, max_time, net.input_size)
         returned = _returned(request, net, "outputs")
         self._check_memory(request, net, returned, (total, batch_size, batch_size * max_time))
@@ -97,21 +97,21 @@ class Jobs:
     def _check_memory(self, request: NetRequest, net: Network, returned: set[str], sizes: tuple[int, int, int]) -> None:
         """Counts what the engine takes and what the answer takes, as arrays and as text, before any of it is there."""
         steps, rows, padded = sizes
-        gates = sum(cell.blocks * cell.num_units for layer in net.layers for cell in layer.cells.values())
         values = {
             "outputs": padded * net.output_size,
             "output": padded * net.output_size,
             "last_output": rows * net.output_size,
             "predictions": padded * net.readout[-1].size if net.readout else 0,
-            "gates": padded * gates,
-            "state": rows * sum(sum(c.flat_sizes) for layer in net.layers for c in layer.cells.values()),
+            "gates": padded * net.gates_size,
+            "state": rows * net.state_size,
             "weights": net.parameters,
         }
         itemsize = net.dtype.itemsize
         answer = sum(values[name] for name in returned) * (itemsize + TEXT_BYTES[itemsize])
         drawn = 0 if request.weights is not None else net.parameters * (8 + 3 * itemsize)
         engine = net.footprint(steps, rows, gates="gates" in returned)
-        limits.check_memory(self.settings, steps * net.input_size * itemsize + engine + answer + drawn)
+        packed = steps * (net.input_size * itemsize + 32) + padded  # the batch, and where its rows stand
+        limits.check_memory(self.settings, packed + engine + answer + drawn)
 
 
 def _sequences(request: RunRequest) -> tuple[Array, Any]:
@@ -185,7 +185,7 @@ def _state(given: Any) -> Any:
 
 def _run_answer(net: Network, result: Forward, returned: set[str], time_major: bool) -> Answer:
     outputs, pad = result.outputs, partial(result.outputs.packing.pad, time_major=time_major)
-    answer: Answer = {"model": net.describe(), "lengths": outputs.packing.lengths}
+    answer: Answer = {"model": net.description, "lengths": outputs.packing.lengths}
     if "outputs" in returned:
         answer["outputs"] = pad(outputs.data)
     if "last_output" in returned:
@@ -194,7 +194,7 @@ def _run_answer(net: Network, result: Forward, returned: set[str], time_major: b
 
 
 def _step_answer(net: Network, result: Forward, returned: set[str]) -> Answer:
-    answer: Answer = {"model": net.describe()}
+    answer: Answer = {"model": net.description}
     if "output" in returned:
         answer["output"] = result.outputs.data
     if "last_output" in returned:

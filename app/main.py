@@ -48,6 +48,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         lifespan=lifespan,
         redirect_slashes=False,
         openapi_tags=openapi.TAGS,
+        telemetry={"tracing": False, "metrics": False, "logs": False},  # looks itself up in every request otherwise
     )
     app.state.ready = False
     problems.install(app)

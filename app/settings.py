@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 from typing import Literal
 
-from pydantic import Field
+from pydantic import Field, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 MIB = 1 << 20
@@ -42,3 +42,10 @@ class Settings(BaseSettings):
     log_level: Literal["critical", "error", "warning", "info", "debug"] = Field(
         "info", description="least level to log"
     )
+
+    @field_validator("kernel")
+    @classmethod
+    def _is_there(cls, kernel: str) -> str:
+        if kernel == "fused":
+            raise ValueError("this version has no fused kernel: use auto or numpy")
+        return kernel

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -41,18 +41,19 @@ class Activation:
 
 @dataclass(frozen=True)
 class BoundActivation:
-    """An activation with its numbers: `act(x, out)` writes f(x) to `out`, of x's shape, which may be x itself."""
+    """An activation with its numbers: `act.into(x, out)` writes f(x) to `out`, of x's shape, which may be x itself."""
 
     name: str
     alpha: float = 0.0
     beta: float = 0.0
+    into: InPlace = field(init=False, compare=False, repr=False)
 
-    def __call__(self, x: Array, out: Array) -> None:
-        row = ACTIVATIONS[self.name]
-        if row.into is not None:
-            row.into(x, out)
-        else:
-            out[...] = row.function(x, self.alpha, self.beta)
+    def __post_init__(self) -> None:
+        # found once, since a time step asks for it several times
+        object.__setattr__(self, "into", ACTIVATIONS[self.name].into or self._assign)
+
+    def _assign(self, x: Array, out: Array) -> None:
+        out[...] = ACTIVATIONS[self.name].function(x, self.alpha, self.beta)
 
     def derivative(self, x: Array) -> Array:
         """df/dx at the pre-activation x, as a new array of its shape."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from copy import copy
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -136,26 +137,21 @@ class Network:
         return cls(kind, layers, layers[0].first.input_size, dtype, weights_layout=layout)
 
     def with_readout(self, readout: Any) -> Network:
-        """The same layers with dense layers behind them; see `read_readout` for what it takes."""
-        return self._with(readout=read_readout(readout, self.output_size, self.dtype))
-
-    def with_layers(self, layers: Sequence[Layer]) -> Network:
-        """The same network with other layers of the same sizes: other weights."""
-        return self._with(layers=tuple(layers))
-
-    def _with(self, **changed: Any) -> Network:
+        """The same layers with dense layers behind them; see `read_readout` for what it takes. None for none."""
+        if readout is None:
+            return self
         other = copy(self)
-        vars(other).update(changed)
+        other.readout = read_readout(readout, self.output_size, self.dtype)
         return other
 
     # -- what it is ---------------------------------------------------------------------------------------------------
 
-    @property
+    @cached_property
     def num_units(self) -> list[int]:
         """Units of each layer."""
         return [layer.first.num_units for layer in self.layers]
 
-    @property
+    @cached_property
     def output_size(self) -> int:
         """Columns of the top layer's output."""
         return self.layers[-1].output_size
@@ -166,12 +162,27 @@ class Network:
         each = [layer.bidirectional for layer in self.layers]
         return each[0] if len(set(each)) == 1 else each
 
+    @cached_property
+    def gates_size(self) -> int:
+        """Columns of all layers' gates together."""
+        return sum(cell.blocks * cell.num_units for layer in self.layers for cell in layer.cells.values())
+
+    @cached_property
+    def state_size(self) -> int:
+        """Columns of all layers' states together."""
+        return sum(sum(cell.flat_sizes) for layer in self.layers for cell in layer.cells.values())
+
+    @property
+    def is_ready(self) -> bool:
+        """Whether it has its weights."""
+        return bool(self.layers[0].first.parameters)
+
     @property
     def kernel(self) -> str:
         """Which code computes it."""
         return "numpy"
 
-    @property
+    @cached_property
     def parameters(self) -> int:
         """How many weights the layers have, counted as they were given (both of PyTorch's biases)."""
         count, size = 0, self.input_size
@@ -187,7 +198,8 @@ class Network:
         each = [{side: cell.parameters for side, cell in layer.cells.items()} for layer in self.layers]
         return write_weights(Weights(each, layout=self.weights_layout), self.kind)
 
-    def describe(self) -> dict[str, Any]:
+    @cached_property
+    def description(self) -> dict[str, Any]:
         """The `model` of an answer."""
         told_residual = [layer.residual for layer in self.layers]
         return {
@@ -242,15 +254,15 @@ class Network:
         states: list[FlatState] = []
         traced: list[dict[str, Any]] = []
         for k, layer in enumerate(self.layers):
-            state = {side: packing.sorted_state(parts) for side, parts in initial[k].items()}
+            state = initial[k] if initial_state is None else packing.sorted_state(initial[k])
             room = None
             if gates:
                 room = {s: np.empty(cell.blocks_of(packing.total), cell.dtype) for s, cell in layer.cells.items()}
             outputs = layer.run(batch, state, room)
-            self._check_finite(k, batch, outputs, state, initial[k])
+            self._check_finite(k, batch, outputs, state, None if initial_state is None else initial[k])
             if room is not None:
                 traced.append(layer.named_gates(room))
-            states.append({side: packing.unsorted_state(parts) for side, parts in state.items()})
+            states.append(packing.unsorted_state(state))
             batch = outputs
         named = [layer.named_state(state) for layer, state in zip(self.layers, states, strict=True)]
         return Forward(batch, named, traced if gates else None, self._predict(batch))
@@ -359,12 +371,15 @@ class Network:
         ]
 
     def _check_finite(
-        self, k: int, batch: PackedBatch, outputs: PackedBatch, state: FlatState, initial: FlatState
+        self, k: int, batch: PackedBatch, outputs: PackedBatch, state: FlatState, initial: FlatState | None
     ) -> None:
         """Raises NonFiniteError that names layer and step if the layer's outputs or state are not finite."""
-        if np.isfinite(outputs.data).all() and all(np.isfinite(p).all() for parts in state.values() for p in parts):
+        carried = (part for parts in state.values() for part in parts[:-1])  # h, the last, stands in the outputs
+        if np.isfinite(outputs.data).all() and all(np.isfinite(part).all() for part in carried):
             return
-        step, row = self.layers[k].first_overflow(batch, initial) or _first_bad(outputs)
+        layer = self.layers[k]
+        began = initial or layer.zero_state(batch.packing.batch_size)
+        step, row = layer.first_overflow(batch, began) or _first_bad(outputs)
         raise NonFiniteError(
             f"layer {k} overflows {self.dtype} at step {step} of row {row} (all counted from 0): scale the inputs or "
             "the weights down" + (', or ask for dtype "float64"' if self.dtype == np.float32 else "")

@@ -15,6 +15,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import accumulate
 from typing import Any
 
 import numpy as np
@@ -23,53 +24,35 @@ from rnn_engine.errors import LengthsError, ShapeError
 from rnn_engine.types import Array, State, map_state
 
 
-@dataclass(frozen=True)
 class Packing:
-    """Where the real steps of a batch stand in packed arrays. Worked out from the lengths alone, each part once."""
+    """Where the real steps of a batch stand in packed arrays; worked out from the lengths alone."""
 
     lengths: Array  # [B] int64, in the order of the batch as it was given
     max_time: int  # T, of the padded batch
+    batch_size: int  # B
+    total: int  # N, the real steps of the whole batch
+    is_full: bool  # whether no row has padding
+    widest: int  # how many rows have any steps
+    order: Array | None  # [B]: which row is the k-th longest; None where they stand in that order already
+    steps: list[tuple[int, int]]  # (start, stop) of each step in data, as plain integers, which a loop reads faster
 
-    @property
-    def batch_size(self) -> int:
-        """B."""
-        return len(self.lengths)
-
-    @cached_property
-    def total(self) -> int:
-        """N, the real steps of the whole batch."""
-        return int(self.lengths.sum())
-
-    @cached_property
-    def is_full(self) -> bool:
-        """Whether no row has padding."""
-        return self.total == self.batch_size * self.max_time
-
-    @cached_property
-    def widest(self) -> int:
-        """How many rows are alive at the first step: those with any."""
-        return int(np.count_nonzero(self.lengths))
-
-    @cached_property
-    def order(self) -> Array | None:
-        """[B]: which row of the batch is the k-th longest; None where they stand in that order already."""
-        if self.is_full or (self.lengths[:-1] >= self.lengths[1:]).all():
-            return None
-        return np.argsort(self.max_time - self.lengths, kind="stable")
-
-    @cached_property
-    def batch_sizes(self) -> Array:
-        """[longest row's length] int64: how many rows are alive at each step; never 0."""
-        ended = np.bincount(self.lengths).cumsum()
-        return self.batch_size - ended[:-1]
-
-    @cached_property
-    def steps(self) -> list[tuple[int, int]]:
-        """(start, stop) in data of each step: plain integers, which a loop reads faster than NumPy's."""
+    def __init__(self, lengths: Array, max_time: int) -> None:
+        self.lengths, self.max_time, self.batch_size = lengths, max_time, len(lengths)
+        self.total = int(lengths.sum())
+        self.is_full = self.total == self.batch_size * max_time
+        self.order = None
         if self.is_full:
             size = self.batch_size
-            return [(t * size, (t + 1) * size) for t in range(self.max_time if size else 0)]
-        return list(zip(self._starts.tolist(), (self._starts + self.batch_sizes).tolist(), strict=True))
+            self.widest = size if max_time else 0
+            self.steps = [(t * size, (t + 1) * size) for t in range(max_time if size else 0)]
+        else:
+            ended = np.bincount(lengths).cumsum()
+            alive = (self.batch_size - ended[:-1]).tolist()  # rows at each step, never 0
+            self.widest = alive[0] if alive else 0
+            ends = [0, *accumulate(alive)]
+            self.steps = list(zip(ends[:-1], ends[1:], strict=True))
+            if (lengths[:-1] < lengths[1:]).any():
+                self.order = np.argsort(max_time - lengths, kind="stable")
 
     def spans(self, rows: int) -> Iterator[tuple[int, int, int]]:
         """Cuts data into spans (start, stop, n) of whole steps with the same n rows alive, of about `rows` at most."""
@@ -83,44 +66,48 @@ class Packing:
             yield begin, end, alive
 
     @cached_property
+    def _times_and_ranks(self) -> tuple[Array, Array]:
+        """[N] each: the time step that a row of data is, and the rank, longest row first, of its sequence."""
+        longest_first = self.lengths if self.order is None else self.lengths[self.order]
+        alive = longest_first[: self.widest] > np.arange(len(self.steps))[:, np.newaxis]
+        return alive.nonzero()  # type: ignore[return-value]
+
+    @property
     def times(self) -> Array:
         """[N]: the time step of each row of data."""
-        return np.arange(len(self.batch_sizes)).repeat(self.batch_sizes)
-
-    @cached_property
-    def _starts(self) -> Array:
-        """[longest]: where each step begins in data."""
-        return self.batch_sizes.cumsum() - self.batch_sizes
-
-    @cached_property
-    def _ranks(self) -> Array:
-        """[N]: the rank, longest row first, of the sequence that each row of data belongs to."""
-        return np.arange(self.total) - self._starts[self.times]
+        return self._times_and_ranks[0]
 
     @cached_property
     def rows(self) -> Array:
         """[N]: the row of the batch, as it was given, that each row of data belongs to."""
-        return self._ranks if self.order is None else self.order[self._ranks]
+        ranks = self._times_and_ranks[1]
+        return ranks if self.order is None else self.order[ranks]
+
+    @cached_property
+    def _starts(self) -> Array:
+        """[longest]: where each step begins in data."""
+        return np.array([start for start, _ in self.steps], np.int64)
 
     @cached_property
     def reversal(self) -> Array:
         """[N]: for each row of data, where the same sequence's step stands that mirrors it. Its own inverse."""
-        return self._starts[self.lengths[self.rows] - 1 - self.times] + self._ranks
+        return self._starts[self.lengths[self.rows] - 1 - self.times] + self._times_and_ranks[1]
 
     @cached_property
     def last(self) -> Array:
         """[widest]: where in data the last real step of the k-th longest row stands."""
-        if self.is_full:
-            return np.arange(self.total - self.batch_size, self.total)
         longest_first = self.lengths if self.order is None else self.lengths[self.order]
         alive = longest_first[: self.widest]
-        return self._starts[alive - 1] + np.arange(len(alive))
+        return self._starts[alive - 1] + np.arange(self.widest)
+
+    @cached_property
+    def _batch_places(self) -> Array:
+        """[N]: where each row of data stands among the B·T steps of the batch-major padded batch."""
+        return self.rows * self.max_time + self.times
 
     def _places(self, time_major: bool) -> Array:
-        """[N]: where each row of data stands among the B·T steps of the padded batch."""
-        if time_major:
-            return self.times * self.batch_size + self.rows
-        return self.rows * self.max_time + self.times
+        """`_batch_places`, or the same for a time-major batch."""
+        return self.times * self.batch_size + self.rows if time_major else self._batch_places
 
     def pack(self, padded: Array, *, time_major: bool = False) -> Array:
         """[B, T, …] (or [T, B, …]) -> [N, …]. Padding is not read."""
@@ -155,7 +142,8 @@ class Packing:
         """The inverse of `sorted_state`."""
         if self.order is None:
             return state
-        inverse = np.argsort(self.order)
+        inverse = np.empty_like(self.order)
+        inverse[self.order] = np.arange(self.batch_size)
         return map_state(lambda part: part[inverse], state)
 
 
@@ -182,12 +170,15 @@ class PackedBatch:
     def pack(cls, inputs: Array, lengths: Any = None, *, time_major: bool = False) -> PackedBatch:
         """[B, T, …] (or [T, B, …]) and lengths [B]; without them every row is T long. Padding is never read.
 
+        A Packing of this very shape may stand for lengths that are checked already.
+
         Raises ShapeError for a rank under 2 and LengthsError for lengths that don't fit.
         """
         if inputs.ndim < 2:
             raise ShapeError(f"inputs have shape {list(inputs.shape)}, expected [batch, max_time, …]", "inputs")
         batch_size, max_time = inputs.shape[1::-1] if time_major else inputs.shape[:2]
-        packing = Packing(check_lengths(lengths, batch_size, max_time), max_time)
+        known = isinstance(lengths, Packing)
+        packing = lengths if known else Packing(check_lengths(lengths, batch_size, max_time), max_time)
         return cls(packing.pack(inputs, time_major=time_major), packing)
 
     @classmethod

@@ -35,7 +35,7 @@ class Dense:
             y += self.bias
         if self.act is None:
             return softmax(y)
-        self.act(y, y)
+        self.act.into(y, y)
         return y
 
     @property

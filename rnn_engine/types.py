@@ -55,7 +55,9 @@ def map_state(function: Any, *states: State) -> State:
     first = states[0]
     if isinstance(first, tuple):
         parts = [map_state(function, *items) for items in zip(*states, strict=True)]
-        return type(first)(*parts) if isinstance(first, LSTMStateTuple) else tuple(parts)
+        return LSTMStateTuple(*parts) if isinstance(first, LSTMStateTuple) else tuple(parts)
+    if isinstance(first, dict):
+        return {key: map_state(function, *(state[key] for state in states)) for key in first}
     return function(*states)
 
 

@@ -49,20 +49,22 @@ def unroll_weighted(
     *carried, h_final = state
     h = h_final
     rows = max(packing.widest, PROJECTED_BYTES // (cell.blocks * cell.num_units * cell.dtype.itemsize))
-    room = np.empty(cell.blocks_of(min(rows, len(data))), cell.dtype) if gates is None else gates
+    projected = np.empty(cell.blocks_of(min(rows, len(data))), cell.dtype)
     work: tuple[Array, ...] = ()
     with np.errstate(over="ignore", invalid="ignore"):
         for begin, end, alive in packing.spans(rows):
-            if not work or work[0].shape[-2] != alive:
+            if not work or work[0].shape[1] != alive:
                 work = cell.workspace(alive)
-            z = room[:, : end - begin] if gates is None else gates[:, begin:end]
-            cell.project(data[begin:end], z)
-            by_step = z.reshape(cell.blocks, -1, alive, cell.num_units).swapaxes(0, 1)
-            now = tuple(part[:alive] for part in carried)
-            h = h[:alive]
-            for z_t, output in zip(by_step, outputs[begin:end].reshape(-1, alive, cell.output_size), strict=True):
-                cell.advance(z_t, h, output, now, work)
+                h = h[:alive]
+                carried = [part[:alive] for part in carried]
+            z = cell.project(data[begin:end], projected[:, : end - begin])
+            z_by_step = z.reshape(cell.blocks, -1, alive, cell.num_units).swapaxes(0, 1)
+            outputs_by_step = outputs[begin:end].reshape(-1, alive, cell.output_size)
+            for t, (z_t, output) in enumerate(zip(z_by_step, outputs_by_step, strict=True)):
+                cell.advance(z_t, h, output, carried, work)
                 h = output
+                if gates is not None:
+                    gates[:, begin + t * alive : begin + (t + 1) * alive] = work[0]
     if packing.total:
         h_final[: packing.widest] = outputs[packing.last]
     return outputs

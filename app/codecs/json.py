@@ -29,6 +29,9 @@ LISTS: tuple[type[Any], ...] = (list,) if simdjson is None else (simdjson.Array,
 OBJECTS: tuple[type[Any], ...] = (dict,) if simdjson is None else (simdjson.Object, dict)
 
 MAX_DEPTH = 32
+
+#: Arrays of these dtypes are written as objects, all others as plain lists.
+NAMES = {np.dtype(name): name for name in ("float32", "float64")}
 Path = tuple[str | int, ...]
 
 
@@ -310,9 +313,10 @@ def encode(tree: Mapping[str, Any]) -> bytes:
 
 
 def _written(value: Any) -> Any:
+    if type(value) is dict:
+        return {key: _written(item) for key, item in value.items()}
     if isinstance(value, np.ndarray):
         array = np.ascontiguousarray(value)
-        return array if array.dtype.kind in "iu" else {"shape": array.shape, "dtype": array.dtype.name, "values": array}
-    if isinstance(value, Mapping):
-        return {key: _written(item) for key, item in value.items()}
-    return [_written(item) for item in value] if isinstance(value, (list, tuple)) else value
+        name = NAMES.get(array.dtype)
+        return array if name is None else {"shape": array.shape, "dtype": name, "values": array}
+    return [_written(item) for item in value] if type(value) in (list, tuple) else value

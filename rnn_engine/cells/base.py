@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar, cast
 
 import numpy as np
@@ -144,14 +144,14 @@ class WeightedCell(RNNCell):
 
     @abstractmethod
     def workspace(self, batch_size: int) -> tuple[Array, ...]:
-        """Arrays for `advance` to scribble on, for B rows."""
+        """Arrays for `advance` to scribble on, for B rows; the first is [G, B, U]."""
 
     @abstractmethod
-    def advance(self, z: Array, h: Array, output: Array, carried: tuple[Array, ...], work: tuple[Array, ...]) -> None:
+    def advance(self, z: Array, h: Array, output: Array, carried: Sequence[Array], work: tuple[Array, ...]) -> None:
         """One time step of n rows: [G, n, U], [n, O] -> [n, O].
 
-        Reads the projected inputs z and the output of the step before, h. Writes the output, which is the next h;
-        leaves the gates' activations in z and the next of the `carried` states (an LSTM's c) in place.
+        Reads the projected inputs z and the output of the step before, h. Writes the output, which is the next h, and
+        in place the other states that are carried on (an LSTM's c). Leaves the gates' activations in work[0].
         """
 
     def flat_state(self, state: State) -> tuple[Array, ...]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, final
 
 import numpy as np
@@ -65,27 +66,24 @@ class GRUCell(WeightedCell):
     def workspace(self, batch_size: int) -> tuple[Array, ...]:
         return (np.empty((3, batch_size, self.num_units), self.dtype),)
 
-    def advance(self, z: Array, h: Array, output: Array, carried: tuple[Array, ...], work: tuple[Array, ...]) -> None:
-        (product,) = work
-        sigmoids, part = z[:2], product[2]
-        r, u, n = z
-        if self.reset_after:
-            np.matmul(h, self._recurrent, product)
-        else:
-            np.matmul(h, self._recurrent[:2], product[:2])
-        np.add(sigmoids, product[:2], sigmoids)
+    def advance(self, z: Array, h: Array, output: Array, carried: Sequence[Array], work: tuple[Array, ...]) -> None:
+        (a,) = work
+        r, u, n = a
+        sigmoids = a[:2]
+        np.matmul(h, self._recurrent if self.reset_after else self._recurrent[:2], a if self.reset_after else sigmoids)
+        np.add(sigmoids, z[:2], sigmoids)
         clip_to(sigmoids, self.clip)
-        self.recurrent_activation(sigmoids, sigmoids)
+        self.recurrent_activation.into(sigmoids, sigmoids)
         if self.reset_after:
             if self._bias_inside_reset is not None:
-                np.add(part, self._bias_inside_reset, part)
-            np.multiply(part, r, part)
+                np.add(n, self._bias_inside_reset, n)
+            np.multiply(n, r, n)
         else:
             np.multiply(r, h, output)  # r∘h, for a moment
-            np.matmul(output, self._recurrent[2], part)
-        np.add(n, part, n)
+            np.matmul(output, self._recurrent[2], n)
+        np.add(n, z[2], n)
         clip_to(n, self.clip)
-        self.activation(n, n)
+        self.activation.into(n, n)
         np.subtract(h, n, output)  # h' = n + z∘(h - n)
         np.multiply(output, u, output)
         np.add(output, n, output)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, final
 
 import numpy as np
@@ -99,20 +100,20 @@ class LSTMCell(WeightedCell):
         shape = (batch_size, self.num_units)
         return np.empty((4, *shape), self.dtype), np.empty(shape, self.dtype)
 
-    def advance(self, z: Array, h: Array, output: Array, carried: tuple[Array, ...], work: tuple[Array, ...]) -> None:
+    def advance(self, z: Array, h: Array, output: Array, carried: Sequence[Array], work: tuple[Array, ...]) -> None:
         (c,) = carried
-        product, part = work
-        np.matmul(h, self._recurrent, product)
-        np.add(z, product, z)
-        i, f, o, g = z
+        a, part = work
+        np.matmul(h, self._recurrent, a)
+        np.add(a, z, a)
+        i, f, o, g = a
         if self.use_peepholes:
             np.add(i, np.multiply(c, self.parameters["w_i_diag"], part), i)
             np.add(f, np.multiply(c, self.parameters["w_f_diag"], part), f)
-        sigmoids = z[: 2 if self.use_peepholes else 3]  # a peephole of o waits for the new c
+        sigmoids = a[: 2 if self.use_peepholes else 3]  # a peephole of o waits for the new c
         clip_to(sigmoids, self.clip)
         clip_to(g, self.clip)
-        self.recurrent_activation(sigmoids, sigmoids)
-        self.activation(g, g)
+        self.recurrent_activation.into(sigmoids, sigmoids)
+        self.activation.into(g, g)
         if self.input_forget:
             np.subtract(1, i, f)
         np.multiply(c, f, c)
@@ -121,8 +122,8 @@ class LSTMCell(WeightedCell):
         if self.use_peepholes:
             np.add(o, np.multiply(c, self.parameters["w_o_diag"], part), o)
             clip_to(o, self.clip)
-            self.recurrent_activation(o, o)
-        self.output_activation(c, part)
+            self.recurrent_activation.into(o, o)
+        self.output_activation.into(c, part)
         if self.num_proj:
             np.multiply(o, part, part)
             np.matmul(part, self.parameters["projection_kernel"], output)

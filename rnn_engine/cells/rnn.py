@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, final
 
 import numpy as np
@@ -44,9 +45,9 @@ class BasicRNNCell(WeightedCell):
     def workspace(self, batch_size: int) -> tuple[Array, ...]:
         return (np.empty((1, batch_size, self.num_units), self.dtype),)
 
-    def advance(self, z: Array, h: Array, output: Array, carried: tuple[Array, ...], work: tuple[Array, ...]) -> None:
-        (product,) = work
-        np.matmul(h, self._recurrent, product)
-        np.add(z, product, z)
-        clip_to(z, self.clip)
-        self.activation(z[0], output)
+    def advance(self, z: Array, h: Array, output: Array, carried: Sequence[Array], work: tuple[Array, ...]) -> None:
+        (a,) = work
+        np.matmul(h, self._recurrent, a)
+        np.add(a, z, a)
+        clip_to(a, self.clip)
+        self.activation.into(a[0], output)

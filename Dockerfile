@@ -1,0 +1,27 @@
+FROM python:3.13-slim AS build
+WORKDIR /build
+COPY requirements/build.txt requirements/serve.txt requirements/
+RUN python -m venv /tools \
+ && /tools/bin/pip install --no-cache-dir --require-hashes -r requirements/build.txt \
+ && python -m venv --without-pip /opt/unrolled \
+ && /tools/bin/pip --python /opt/unrolled/bin/python install --no-cache-dir --require-hashes -r requirements/serve.txt
+COPY pyproject.toml README.md LICENSE ./
+COPY app app
+COPY rnn_engine rnn_engine
+RUN /tools/bin/pip wheel --no-cache-dir --no-deps --no-build-isolation --wheel-dir /dist . \
+ && /tools/bin/pip --python /opt/unrolled/bin/python install --no-cache-dir --no-deps /dist/*.whl
+
+FROM python:3.13-slim
+RUN useradd --system --uid 10001 --no-create-home unrolled \
+ && mkdir /models && chown unrolled /models
+COPY --from=build /opt/unrolled /opt/unrolled
+ENV PATH=/opt/unrolled/bin:$PATH \
+    PYTHONUNBUFFERED=1 \
+    UNROLLED_HOST=0.0.0.0 \
+    UNROLLED_MODELS=/models
+USER 10001
+VOLUME /models
+EXPOSE 8000
+STOPSIGNAL SIGTERM
+HEALTHCHECK --interval=10s --timeout=3s --start-period=10s --retries=3 CMD ["python", "-m", "app.health"]
+CMD ["unrolled", "serve"]
