@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, final
 
 import numpy as np
@@ -54,6 +54,11 @@ class GRUCell(WeightedCell):
     def output_size(self) -> int:
         return self.num_units
 
+    def build(self, parameters: Mapping[str, Array], dtype: Any = "float32") -> None:
+        super().build(parameters, dtype)
+        # what multiplies h before the reset gate is known
+        self._recurrent_now = self._recurrent if self.reset_after else self._recurrent[:2]
+
     def _whole_bias(self) -> Array:
         whole = super()._whole_bias()
         self._bias_inside_reset = None
@@ -64,13 +69,12 @@ class GRUCell(WeightedCell):
         return whole
 
     def workspace(self, batch_size: int) -> tuple[Array, ...]:
-        return (np.empty((3, batch_size, self.num_units), self.dtype),)
+        a = np.empty(self.blocks_of(batch_size), self.dtype)
+        return a, *a, a[:2], a if self.reset_after else a[:2]
 
     def advance(self, z: Array, h: Array, output: Array, carried: Sequence[Array], work: tuple[Array, ...]) -> None:
-        (a,) = work
-        r, u, n = a
-        sigmoids = a[:2]
-        np.matmul(h, self._recurrent if self.reset_after else self._recurrent[:2], a if self.reset_after else sigmoids)
+        _, r, u, n, sigmoids, product = work
+        np.matmul(h, self._recurrent_now, product)
         np.add(sigmoids, z[:2], sigmoids)
         clip_to(sigmoids, self.clip)
         self.recurrent_activation.into(sigmoids, sigmoids)

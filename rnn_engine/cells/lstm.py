@@ -97,28 +97,29 @@ class LSTMCell(WeightedCell):
         return whole
 
     def workspace(self, batch_size: int) -> tuple[Array, ...]:
-        shape = (batch_size, self.num_units)
-        return np.empty((4, *shape), self.dtype), np.empty(shape, self.dtype)
+        a = np.empty(self.blocks_of(batch_size), self.dtype)
+        sigmoids = a[: 2 if self.use_peepholes else 3]  # a peephole of o waits for the new c
+        return a, *a, sigmoids, np.empty((batch_size, self.num_units), self.dtype)
 
     def advance(self, z: Array, h: Array, output: Array, carried: Sequence[Array], work: tuple[Array, ...]) -> None:
         (c,) = carried
-        a, part = work
+        a, i, f, o, g, sigmoids, part = work
         np.matmul(h, self._recurrent, a)
         np.add(a, z, a)
-        i, f, o, g = a
         if self.use_peepholes:
             np.add(i, np.multiply(c, self.parameters["w_i_diag"], part), i)
             np.add(f, np.multiply(c, self.parameters["w_f_diag"], part), f)
-        sigmoids = a[: 2 if self.use_peepholes else 3]  # a peephole of o waits for the new c
-        clip_to(sigmoids, self.clip)
-        clip_to(g, self.clip)
+        if self.clip is not None:
+            clip_to(sigmoids, self.clip)
+            clip_to(g, self.clip)
         self.recurrent_activation.into(sigmoids, sigmoids)
         self.activation.into(g, g)
         if self.input_forget:
             np.subtract(1, i, f)
         np.multiply(c, f, c)
         np.add(c, np.multiply(i, g, part), c)
-        clip_to(c, self.cell_clip)
+        if self.cell_clip is not None:
+            clip_to(c, self.cell_clip)
         if self.use_peepholes:
             np.add(o, np.multiply(c, self.parameters["w_o_diag"], part), o)
             clip_to(o, self.clip)
