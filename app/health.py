@@ -1,4 +1,4 @@
-"""`python -m app.health`: does the service on this machine answer? For a container's health check, hence only stdlib."""
+"""`python -m app.health`: does the service on this machine answer? For health checks, so only stdlib."""
 
 from __future__ import annotations
 

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from importlib.metadata import PackageNotFoundError, version
 
 import orjson
 from fastapi import FastAPI
 from starlette.middleware import Middleware
 from starlette.staticfiles import StaticFiles
 
-from app import codecs, openapi, problems
+from app import __version__, codecs, openapi, problems
 from app.executor import Executor
 from app.jobs import Jobs
 from app.metrics import Metrics, MetricsMiddleware
@@ -40,7 +39,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
 
     app = FastAPI(
         title="Unrolled",
-        version=_version(),
+        version=__version__,
         summary="Recurrent networks (RNN, LSTM, GRU) as a web service",
         description=openapi.DESCRIPTION,
         docs_url=None,
@@ -60,10 +59,3 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     app.user_middleware.append(Middleware(MetricsMiddleware, metrics, paths))
     return app
 
-
-def _version() -> str:
-    """Of the installed distribution; of the source tree, where it is not installed."""
-    try:
-        return version("unrolled")
-    except PackageNotFoundError:
-        return "0.1.0.dev0"

@@ -28,7 +28,9 @@ class Registry:
         """The network: with its weights, or so far without any if they are to be drawn: see `ready`. Costs little."""
         if (request.cell is None) == (request.model is None):
             given = "both are given" if request.cell is not None else "neither is given"
-            raise Problem(422, f"give exactly one of `cell` and `model`: {given}", ("model" if request.cell else "cell",))
+            raise Problem(
+                422, f"give exactly one of `cell` and `model`: {given}", ("model" if request.cell else "cell",)
+            )
         if request.model is not None:
             raise Problem(404, f"no model {request.model!r:.200} is registered", ("model",))
         limits.check_layers(self._settings, request.num_units, request.num_layers)

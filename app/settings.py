@@ -36,7 +36,7 @@ class Settings(BaseSettings):
     max_time: int = Field(65_536, ge=1, description="longest sequence, in time steps")
     max_units: int = Field(8192, ge=1, description="most units of a layer, and features of a time step")
     max_layers: int = Field(64, ge=1, description="most stacked layers")
-    max_parameters: int = Field(64_000_000, ge=1, description="most weights of a network drawn from a seed")
+    max_parameters: int = Field(48_000_000, ge=1, description="most weights of a network drawn from a seed")
     max_run_bytes: int = Field(1024 * MIB, ge=1, description="most memory that one request may take")
     grace_seconds: int = Field(10, ge=1, description="after SIGTERM, time for the requests under way to end")
     log_level: Literal["critical", "error", "warning", "info", "debug"] = Field(

@@ -74,7 +74,9 @@ _UNITS = {np.dtype(kind): (np.array(1, kind), np.array(-1, kind)) for kind in (n
 
 def _sigmoid(x: Array, out: Array) -> None:
     one, minus_one = _UNITS[x.dtype]
-    np.multiply(x, minus_one, out)  # not np.negative, nor -x: NumPy 2.4's is wrong for elements that stand 4 apart (AVX2)
+    np.multiply(
+        x, minus_one, out
+    )  # not np.negative, nor -x: NumPy 2.4's is wrong for elements that stand 4 apart (AVX2)
     np.exp(out, out)  # inf far below zero, which the reciprocal turns into the right answer, 0
     np.add(out, one, out)
     np.reciprocal(out, out)

@@ -15,7 +15,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
-from itertools import accumulate
+from itertools import accumulate, pairwise
 from typing import Any
 
 import numpy as np
@@ -50,7 +50,7 @@ class Packing:
             alive = (self.batch_size - ended[:-1]).tolist()  # rows at each step, never 0
             self.widest = alive[0] if alive else 0
             ends = [0, *accumulate(alive)]
-            self.steps = list(zip(ends[:-1], ends[1:], strict=True))
+            self.steps = list(pairwise(ends))
             if (lengths[:-1] < lengths[1:]).any():
                 self.order = np.argsort(max_time - lengths, kind="stable")
 

@@ -1,0 +1,1 @@
+"""The pages, in a headless Chromium that can reach no host but this one."""

@@ -1,0 +1,98 @@
+"""The docs page as a person sees it."""
+
+import json
+import os
+import shutil
+import socket
+import threading
+import time
+from pathlib import Path
+
+import pytest
+import uvicorn
+
+from app.main import create_app
+from app.settings import Settings
+
+playwright = pytest.importorskip("playwright.sync_api", reason="needs playwright, as in .ci/run")
+CHROMIUM = shutil.which("chromium")
+ARTIFACTS = Path(os.environ.get("UNROLLED_TEST_ARTIFACTS", "artifacts"))
+
+pytestmark = [pytest.mark.browser, pytest.mark.skipif(CHROMIUM is None, reason="needs chromium, as in .ci/run")]
+
+
+@pytest.fixture(scope="module")
+def address():
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    server = uvicorn.Server(uvicorn.Config(create_app(Settings(port=port)), port=port, log_level="warning"))
+    thread = threading.Thread(target=server.run)
+    thread.start()
+    while not server.started:
+        time.sleep(0.01)
+    yield f"http://127.0.0.1:{port}"
+    server.should_exit = True
+    thread.join()
+
+
+@pytest.fixture
+def page(address):
+    """A page that notes every request and every complaint; no name but this machine's resolves."""
+    with playwright.sync_playwright() as driver:
+        browser = driver.chromium.launch(
+            executable_path=CHROMIUM,
+            args=["--no-sandbox", "--disable-gpu", "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1"],
+        )
+        opened = browser.new_page(viewport={"width": 1280, "height": 1400})
+        opened.hosts, opened.complaints = set(), []
+        opened.on("request", lambda request: opened.hosts.add(request.url.split("/")[2]))
+        opened.on("console", lambda said: opened.complaints.append(said.text) if said.type == "error" else None)
+        opened.on("pageerror", lambda error: opened.complaints.append(str(error)))
+        yield opened
+        browser.close()
+
+
+def test_the_operation_list_is_there_and_nothing_comes_from_elsewhere(page, address):
+    page.goto(f"{address}/docs")
+    page.wait_for_selector("#operations-Compute-run")
+    shown = page.locator(".opblock-summary-path").all_inner_texts()
+    assert [path.replace("\u200b", "") for path in shown] == [
+        "/run",
+        "/step",
+        "/cells",
+        "/healthz",
+        "/readyz",
+        "/metrics",
+    ]
+    links = page.eval_on_selector_all("[href], [src]", "all => all.map(a => a.href || a.src)")
+    assert [link for link in links if isinstance(link, str) and not link.startswith((address, "data:"))] == []
+    assert page.hosts == {address.removeprefix("http://")}
+    assert page.complaints == []
+    ARTIFACTS.mkdir(exist_ok=True)
+    page.screenshot(path=ARTIFACTS / "docs.png")
+
+
+@pytest.mark.parametrize("operation", ["run", "step"])
+def test_try_it_out_gives_200(page, address, operation):
+    page.goto(f"{address}/docs")
+    block = page.locator(f"#operations-Compute-{operation}")
+    block.locator(".opblock-summary").click()
+    block.get_by_role("button", name="Try it out").click()
+    block.get_by_role("button", name="Execute").click()
+    answer = block.locator(".live-responses-table tbody .response-col_status").first
+    answer.wait_for()
+    assert answer.inner_text().strip().startswith("200")
+    shown = block.locator(".live-responses-table .highlight-code code").first.inner_text()
+    body = json.loads(shown)
+    assert body["model"]["cell"] == "lstm"
+    assert page.complaints == []
+    ARTIFACTS.mkdir(exist_ok=True)
+    page.screenshot(path=ARTIFACTS / f"docs-{operation}.png", full_page=True)
+
+
+def test_the_front_page_leads_to_the_docs(page, address):
+    page.goto(address)
+    page.get_by_role("link", name="/docs").click()
+    page.wait_for_selector("#operations-Compute-run")
+    assert page.complaints == []

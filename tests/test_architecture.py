@@ -1,0 +1,227 @@
+"""Which module may import which, and other rules of the house that no reader should have to check."""
+
+from __future__ import annotations
+
+import ast
+import sys
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+
+#: The engine from the ground up: a module imports from lines above its own, and from nowhere else in the engine.
+ENGINE = """
+    errors
+    types
+    activations  initializers  packed  threads
+    cells.base
+    cells.rnn  cells.lstm  cells.gru
+    cells
+    wrappers  catalog
+    unroll  layouts.base
+    layer  readout  layouts.tensorflow  layouts.pytorch  layouts.keras  layouts.onnx
+    layouts
+    assembly
+    network
+    __init__
+"""
+ENGINE_STANDS_ON = {"numpy", "threadpoolctl"}  # and the standard library; never a web framework, never app
+
+#: Arrows that app may not have: (from, to), each with all that is under it.
+FORBIDDEN = [
+    ("app.codecs", "app.routes"),
+    ("app.codecs", "app.main"),
+    ("app.codecs", "app.jobs"),
+    ("app.codecs", "app.registry"),
+    ("app.routes", "app.main"),
+    ("app.routes", "numpy"),
+    ("app.routes", "rnn_engine.network"),
+    ("app.problems", "app.routes"),
+    ("app.registry", "app.routes"),
+    ("app.jobs", "app.routes"),
+    ("app.settings", "app"),
+]
+
+#: Who may make a Network. The others are handed one.
+MAKES_NETWORKS = {"app.registry", "app.executor", "app.cli"}
+
+Graph = Mapping[str, Iterable[str]]
+
+
+# -- the checks, as functions of a graph ------------------------------------------------------------------------------
+
+
+def under(module: str, package: str) -> bool:
+    return module == package or module.startswith(f"{package}.")
+
+
+def circle(graph: Graph) -> list[str]:
+    """Modules that import each other in a circle, the first one again at the end; empty if there is none."""
+    finished: set[str] = set()
+
+    def search(module: str, path: list[str]) -> list[str]:
+        if module in path:
+            return [*path[path.index(module) :], module]
+        if module in finished or module not in graph:
+            return []
+        for imported in graph[module]:
+            if found := search(imported, [*path, module]):
+                return found
+        finished.add(module)
+        return []
+
+    return next((found for module in graph if (found := search(module, []))), [])
+
+
+def climbing(graph: Graph, table: str, package: str) -> list[str]:
+    """Imports within a package from the same line of the table or a lower one, and modules that are not in it."""
+    lines = {}
+    for number, line in enumerate(table.split("\n")):
+        lines |= {package if name == "__init__" else f"{package}.{name}": number for name in line.split()}
+    wrong = [f"{module} is not in the table" for module in graph if under(module, package) and module not in lines]
+    return wrong + [
+        f"{module} imports {imported}, which does not stand above it"
+        for module in lines.keys() & graph.keys()
+        for imported in graph[module]
+        if under(imported, package) and lines.get(imported, -1) >= lines[module]
+    ]
+
+
+def crossing(graph: Graph, forbidden: Iterable[tuple[str, str]]) -> list[str]:
+    """Imports along a forbidden arrow."""
+    return [
+        f"{module} imports {imported}"
+        for start, end in forbidden
+        for module in graph
+        for imported in graph[module]
+        if under(module, start) and under(imported, end) and not under(imported, start)
+    ]
+
+
+# -- the packages as a graph ------------------------------------------------------------------------------------------
+
+
+def parsed(package: str) -> dict[str, ast.Module]:
+    """The syntax tree of every module of a package, by dotted name."""
+    trees = {}
+    for path in sorted((ROOT / package).rglob("*.py")):
+        parts = path.relative_to(ROOT).with_suffix("").parts
+        trees[".".join(parts[:-1] if parts[-1] == "__init__" else parts)] = ast.parse(path.read_text(), str(path))
+    return trees
+
+
+def imports(trees: Mapping[str, ast.Module]) -> dict[str, set[str]]:
+    """What each module imports, wherever in it the import stands. `from package import module` is the module."""
+    graph: dict[str, set[str]] = {module: set() for module in trees}
+    for module, tree in trees.items():
+        for node in ast.walk(tree):
+            if isinstance(node, ast.Import):
+                graph[module] |= {alias.name for alias in node.names}
+            elif isinstance(node, ast.ImportFrom):
+                names = {f"{node.module}.{alias.name}" for alias in node.names}
+                graph[module] |= {name if name in trees else str(node.module) for name in names}
+    return graph
+
+
+TREES = parsed("rnn_engine") | parsed("app")
+GRAPH = imports(TREES)
+
+
+def test_no_module_imports_itself_by_way_of_others():
+    assert circle(GRAPH) == []
+
+
+def test_the_engines_imports_run_one_way():
+    assert climbing(GRAPH, ENGINE, "rnn_engine") == []
+
+
+def test_the_engine_knows_nothing_of_the_web():
+    used = {name.split(".")[0] for module in GRAPH if under(module, "rnn_engine") for name in GRAPH[module]}
+    assert used - sys.stdlib_module_names - {"rnn_engine"} <= ENGINE_STANDS_ON
+
+
+def test_the_app_has_none_of_the_forbidden_arrows():
+    assert crossing(GRAPH, FORBIDDEN) == []
+
+
+def test_networks_are_made_in_few_places():
+    makers = set()
+    for module, tree in TREES.items():
+        for node in ast.walk(tree):
+            if isinstance(node, ast.Call) and under(module, "app"):
+                called = ast.unparse(node.func)
+                if called in ("Network", "Network.planned") or called.startswith("Network.from_"):
+                    makers.add(module)
+    assert makers <= MAKES_NETWORKS
+
+
+def test_imports_are_absolute():
+    relative = [m for m, tree in TREES.items() for n in ast.walk(tree) if isinstance(n, ast.ImportFrom) and n.level]
+    assert relative == []
+
+
+# -- the checks can fail ----------------------------------------------------------------------------------------------
+
+
+def test_a_circle_is_found_however_long():
+    straight = {"a": ["b", "c"], "b": ["c", "os"], "c": []}
+    assert circle(straight) == []
+    assert circle(straight | {"c": ["a"]}) == ["a", "b", "c", "a"]
+    assert circle({"a": ["b"], "b": ["b"]}) == ["b", "b"]
+
+
+def test_an_import_from_the_same_line_or_from_below_is_found_and_so_is_an_unknown_module():
+    table = "low\nmiddle  other\n__init__"
+    fine = {"p.low": ["os"], "p.middle": ["p.low"], "p.other": ["numpy", "p.low"], "p": ["p.middle"]}
+    assert climbing(fine, table, "p") == []
+    assert climbing(fine | {"p.low": ["p.middle"]}, table, "p") == [
+        "p.low imports p.middle, which does not stand above it"
+    ]
+    assert climbing(fine | {"p.other": ["p.middle"]}, table, "p") == [
+        "p.other imports p.middle, which does not stand above it"
+    ]
+    assert climbing(fine | {"p.new": []}, table, "p") == ["p.new is not in the table"]
+
+
+def test_a_forbidden_arrow_is_found_to_and_from_anything_under_its_ends():
+    graph = {"app.codecs.json": ["app.routes.run"], "app.codecs2": ["app.routes"], "app.settings": ["app.main", "os"]}
+    assert crossing(graph, [("app.codecs", "app.routes")]) == ["app.codecs.json imports app.routes.run"]
+    assert crossing(graph, [("app.settings", "app")]) == ["app.settings imports app.main"]
+
+
+def test_imports_are_seen_in_every_form_and_anywhere_in_a_module():
+    source = "import os.path\nfrom p import b, name\ndef f():\n    from p.b import thing\n    import q as r"
+    trees = {"p": ast.parse(""), "p.a": ast.parse(source), "p.b": ast.parse("")}
+    assert imports(trees)["p.a"] == {"os.path", "p.b", "p", "q"}
+
+
+# -- other rules ------------------------------------------------------------------------------------------------------
+
+FILES = sorted(path for package in ("rnn_engine", "app") for path in (ROOT / package).rglob("*.py"))
+
+
+def test_there_are_files_to_check():
+    assert {"rnn_engine/unroll.py", "app/main.py"} <= {str(path.relative_to(ROOT)) for path in FILES}
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_a_file_has_at_most_400_lines(path):
+    lines = path.read_text().count("\n")
+    assert lines <= 400
+
+
+@pytest.mark.parametrize("module", TREES)
+def test_a_users_mistake_is_no_assertion(module):
+    assert [node.lineno for node in ast.walk(TREES[module]) if isinstance(node, ast.Assert)] == []
+
+
+@pytest.mark.parametrize("module", TREES)
+def test_every_public_function_and_class_has_a_docstring(module):
+    public = [
+        node
+        for node in TREES[module].body
+        if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)) and not node.name.startswith("_")
+    ]
+    assert [f"{node.name}, line {node.lineno}" for node in public if ast.get_docstring(node) is None] == []

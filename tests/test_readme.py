@@ -1,0 +1,65 @@
+"""What the README shows is what happens."""
+
+import re
+import shlex
+from pathlib import Path
+
+import numpy as np
+import orjson
+import pytest
+
+from app import codecs
+from app.jobs import Jobs
+from app.registry import Registry
+from app.settings import Settings
+
+README = (Path(__file__).parent.parent / "README.md").read_text()
+BLOCKS = re.findall(r"```(\w+)\n(.*?)```", README, re.S)
+CALLS = [(body, BLOCKS[k + 1][1]) for k, (kind, body) in enumerate(BLOCKS) if kind == "sh" and body.startswith("curl ")]
+
+
+def assert_same(got, shown, where=""):
+    if isinstance(shown, dict):
+        assert got.keys() == shown.keys(), where
+        for key in shown:
+            assert_same(got[key], shown[key], f"{where}/{key}")
+    elif isinstance(shown, list) and shown and isinstance(shown[0], (list, float)):
+        np.testing.assert_allclose(got, shown, rtol=0, atol=1e-12, err_msg=where)
+        assert (np.array(got) == 0).tolist() == (np.array(shown) == 0).tolist(), "zeros past the end are exact"
+    elif isinstance(shown, list):
+        assert len(got) == len(shown), where
+        for k, item in enumerate(shown):
+            assert_same(got[k], item, f"{where}/{k}")
+    else:
+        assert got == shown, where
+
+
+def test_there_are_examples_of_both_cells():
+    assert len(CALLS) == 2
+
+
+@pytest.mark.parametrize(("call", "shown"), CALLS, ids=["lstm", "gru"])
+def test_curl_calls_give_the_answers_that_are_shown(call, shown):
+    words = shlex.split(call)
+    assert words[:2] == ["curl", "http://127.0.0.1:8000/run"]
+    body = words[words.index("-d") + 1].encode()
+    settings = Settings()
+    answer = codecs.DEFAULT.encode(Jobs(settings, Registry(settings)).unroll(codecs.DEFAULT.decode(body)).run())
+    assert_same(orjson.loads(answer), orjson.loads(shown))
+
+
+def test_the_python_example_runs():
+    (code,) = [body for kind, body in BLOCKS if kind == "python"]
+    names = {}
+    exec(compile(code, "README.md", "exec"), names)
+    assert names["output"].shape == (3, 5)
+    assert names["outputs"].shape == (3, 6, 5)
+    assert not names["outputs"][1, 4:].any()
+
+
+def test_the_settings_are_all_there_with_their_defaults():
+    rows = dict(re.findall(r"\| `UNROLLED_(\w+)` \| (.*?) \|", README))
+    assert set(rows) == {name.upper() for name in Settings.model_fields}
+    for name, field in Settings.model_fields.items():
+        if field.default_factory is None:
+            assert rows[name.upper()] == str(field.default)
