@@ -89,10 +89,10 @@ class _Reader:
         if len(where) > MAX_DEPTH:
             raise _too_deep(where)
         out: dict[str, Any] = {}
-        for key, value in given.items():
+        for key in given:  # not items(), for which simdjson makes Python lists of everything
             if key in out:
                 raise _twice(key, where)
-            out[key] = self.read(value, (*where, key))
+            out[key] = self.read(given[key], (*where, key))
         self.keys += len(out)
         return _described(out, where) if "values" in out and out.keys() <= {"shape", "dtype", "values"} else out
 
