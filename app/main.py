@@ -58,4 +58,3 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     paths = frozenset(path for route in app.router.routes if isinstance(path := getattr(route, "path", None), str))
     app.user_middleware.append(Middleware(MetricsMiddleware, metrics, paths))
     return app
-

@@ -134,7 +134,7 @@ ACTIVATIONS: dict[str, Activation] = {
         "max(x, 0)",
         lambda x, a, b: np.maximum(x, 0),
         lambda x, a, b: (x > 0).astype(x.dtype),
-        into=lambda x, out: np.maximum(x, 0, out),
+        into=lambda x, out: np.maximum(x, 0, out=out),
     ),
     "linear": Activation(
         "x", lambda x, a, b: x, lambda x, a, b: np.ones_like(x), into=lambda x, out: np.copyto(out, x)

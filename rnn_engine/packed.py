@@ -15,7 +15,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
-from itertools import accumulate, pairwise
 from typing import Any
 
 import numpy as np
@@ -37,22 +36,22 @@ class Packing:
     steps: list[tuple[int, int]]  # (start, stop) of each step in data, as plain integers, which a loop reads faster
 
     def __init__(self, lengths: Array, max_time: int) -> None:
+        # plain Python: for the few rows that a batch has, quicker than NumPy's calls
         self.lengths, self.max_time, self.batch_size = lengths, max_time, len(lengths)
-        self.total = int(lengths.sum())
+        by_row = lengths.tolist()
+        self.total = sum(by_row)
         self.is_full = self.total == self.batch_size * max_time
+        longest_first = sorted(by_row, reverse=True)
         self.order = None
-        if self.is_full:
-            size = self.batch_size
-            self.widest = size if max_time else 0
-            self.steps = [(t * size, (t + 1) * size) for t in range(max_time if size else 0)]
-        else:
-            ended = np.bincount(lengths).cumsum()
-            alive = (self.batch_size - ended[:-1]).tolist()  # rows at each step, never 0
-            self.widest = alive[0] if alive else 0
-            ends = [0, *accumulate(alive)]
-            self.steps = list(pairwise(ends))
-            if (lengths[:-1] < lengths[1:]).any():
-                self.order = np.argsort(max_time - lengths, kind="stable")
+        if longest_first != by_row:
+            self.order = np.array(sorted(range(self.batch_size), key=by_row.__getitem__, reverse=True))
+        self.steps, start, alive = [], 0, self.batch_size
+        for t in range(longest_first[0] if by_row else 0):
+            while longest_first[alive - 1] <= t:
+                alive -= 1
+            self.steps.append((start, start + alive))
+            start += alive
+        self.widest = self.steps[0][1] if self.steps else 0
 
     def spans(self, rows: int) -> Iterator[tuple[int, int, int]]:
         """Cuts data into spans (start, stop, n) of whole steps with the same n rows alive, of about `rows` at most."""
