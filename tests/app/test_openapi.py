@@ -1,0 +1,219 @@
+"""The OpenAPI document: valid, complete against the contract, with examples that run as they stand."""
+
+import json
+
+import pytest
+
+from tests.app.client import JSON, SAFETENSORS, array, problem
+from tests.app.reference import random_weights
+
+METHODS = {"get", "put", "post", "delete", "options", "head", "patch", "trace"}
+PROBLEM = "application/problem+json"
+
+#: The contract's fields (API.md §2, §5).
+NET = {"cell", "model", "num_layers", "num_units", "bidirectional", "cell_options", "weights", "seed", "dtype"}
+FIELDS = {
+    "RunRequest": {*NET, "readout", "return", "inputs", "lengths", "initial_state", "time_major"},
+    "StepRequest": {*NET, "readout", "return", "inputs", "state"},
+    "RunAnswer": {"model", "lengths", "outputs", "last_output", "state", "predictions", "gates", "weights"},
+    "StepAnswer": {"model", "output", "state", "predictions"},
+    "ArrayOut": {"shape", "dtype", "values"},
+    "ProblemOut": {"type", "title", "status", "detail", "error", "errors"},
+    "ModelInfo": {"cell", "num_layers", "num_units", "input_size", "bidirectional", "parameters"}
+    | {"state_size", "output_size", "kernel"},
+    "CellOut": {"name", "equations", "gates", "state", "options", "names"},
+}
+
+
+@pytest.fixture(scope="module")
+def document(client):
+    return client.get("/openapi.json").json()
+
+
+@pytest.fixture(scope="module")
+def schemas(document):
+    return document["components"]["schemas"]
+
+
+def parts(tree, where=""):
+    """Everything in the document, with its pointer."""
+    yield where, tree
+    for key, item in tree.items() if isinstance(tree, dict) else enumerate(tree) if isinstance(tree, list) else ():
+        yield from parts(item, f"{where}/{key}")
+
+
+def operations(document):
+    for path, methods in document["paths"].items():
+        for method, operation in methods.items():
+            assert method in METHODS
+            yield path, method, operation
+
+
+def at(document, reference):
+    for part in reference.removeprefix("#/").split("/"):
+        document = document[part]
+    return document
+
+
+# -- valid -------------------------------------------------------------------------------------------------------------
+
+
+def test_it_is_openapi_3_1(document):
+    assert document["openapi"].startswith("3.1.")
+    assert {"title", "version", "description", "summary"} <= set(document["info"])
+    assert set(document) <= {"openapi", "info", "servers", "paths", "components", "tags", "security", "webhooks"}
+
+
+def test_every_reference_leads_somewhere_and_every_schema_is_used(document, schemas):
+    references = {item for where, item in parts(document) if where.endswith("/$ref")}
+    for reference in references:
+        assert at(document, reference)
+    assert {reference.rpartition("/")[2] for reference in references} == set(schemas)
+
+
+def test_every_operation_is_complete(document):
+    tags = {tag["name"] for tag in document["tags"]}
+    seen = set()
+    for path, method, operation in operations(document):
+        assert operation["operationId"] not in seen
+        seen.add(operation["operationId"])
+        assert operation["summary"], (path, method)
+        assert set(operation["tags"]) <= tags
+        assert operation["responses"]
+        for status, response in operation["responses"].items():
+            assert status.isdigit()
+            assert response["description"]
+            assert all("/" in media_type for media_type in response.get("content", {}))
+
+
+def test_schemas_use_types_that_json_schema_has(schemas):
+    types = {"object", "array", "string", "number", "integer", "boolean", "null"}
+    for where, item in parts(schemas):
+        if where.endswith("/type") and isinstance(item, str) and "/properties/type" not in where:
+            assert item in types, where
+
+
+def test_the_paths_are_those_that_answer(client, document):
+    paths = {"/run", "/step", "/cells", "/healthz", "/readyz", "/metrics"}
+    assert paths <= set(document["paths"])
+    for path, method, _ in operations(document):
+        assert client.request(method.upper(), path).status_code != 404
+
+
+# -- complete ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", FIELDS)
+def test_every_field_of_the_contract_is_there_and_described(schemas, name):
+    properties = schemas[name]["properties"]
+    assert FIELDS[name] <= set(properties)
+    undescribed = [field for field, schema in properties.items() if not schema.get("description")]
+    assert undescribed == []
+
+
+def test_requests_allow_no_other_fields_and_require_the_inputs(schemas):
+    for name in ("RunRequest", "StepRequest"):
+        assert schemas[name]["additionalProperties"] is False
+        assert schemas[name]["required"] == ["inputs"]
+
+
+def test_defaults_and_bounds_are_those_of_the_contract(schemas):
+    properties = schemas["RunRequest"]["properties"]
+    assert properties["seed"]["default"] == 0
+    assert properties["dtype"]["default"] == "float32"
+    assert properties["dtype"]["enum"] == ["float32", "float64"]
+    assert properties["time_major"]["default"] is False
+    assert any(option.get("minimum") == 1 for option in properties["num_layers"]["anyOf"])
+    returned = [item for where, item in parts(properties["return"]) if where.endswith("/enum")]
+    assert returned == [["outputs", "last_output", "state", "predictions", "gates", "weights"]]
+
+
+def test_what_an_answer_has_the_schema_has(client, schemas):
+    everything = ["outputs", "last_output", "state", "predictions", "gates", "weights"]
+    net = {"cell": "lstm", "num_units": 2, "readout": {"kernel": [[1], [1]]}, "return": everything}
+    answer = client.run(**net, inputs=[[[1]]], cell_options={"residual": True})
+    assert set(answer) <= set(schemas["RunAnswer"]["properties"])
+    assert set(answer["model"]) <= set(schemas["ModelInfo"]["properties"])
+    assert set(client.step(**net, inputs=[[1]])) <= set(schemas["StepAnswer"]["properties"])
+    assert set(client.get("/cells").json()["cells"][0]) <= set(schemas["CellOut"]["properties"])
+
+
+@pytest.mark.parametrize("path", ["/run", "/step"])
+def test_both_languages_are_documented_both_ways(document, path):
+    operation = document["paths"][path]["post"]
+    assert set(operation["requestBody"]["content"]) == {JSON, SAFETENSORS}
+    assert set(operation["responses"]["200"]["content"]) == {JSON, SAFETENSORS}
+
+
+@pytest.mark.parametrize("path", ["/run", "/step"])
+def test_every_status_that_occurs_is_documented(client, document, path):
+    responses = document["paths"][path]["post"]["responses"]
+    rank = 3 if path == "/run" else 2
+    one = json.loads("[" * rank + "1" + "]" * rank)
+    net = {"cell": "rnn", "num_units": 1, "inputs": one}
+    wide = net | {"num_units": 4000, "inputs": {"shape": [4000] + [1] * (rank - 1), "values": [0] * 4000}}
+    wide |= {"return": ["gates", "weights", "state"]}
+    occurring = {
+        client.post(path, content=b"{").status_code,
+        client.post(path, json=net).status_code,
+        client.post(path, json=net | {"cell": "x"}).status_code,
+        client.post(path, json={"model": "x", "inputs": one}).status_code,
+        client.post(path, json=wide).status_code,
+        client.post(path, content=b"", headers={"content-type": "text/plain"}).status_code,
+    }
+    assert occurring == {200, 400, 404, 413, 415, 422}
+    assert {str(status) for status in occurring} <= set(responses)
+    assert "501" not in responses
+    for status, response in responses.items():
+        if status != "200":
+            assert list(response["content"]) == [PROBLEM]
+
+
+def test_readiness_documents_its_503(document):
+    assert PROBLEM in document["paths"]["/readyz"]["get"]["responses"]["503"]["content"]
+
+
+def test_no_route_documents_fastapis_own_error(schemas):
+    assert "HTTPValidationError" not in schemas
+
+
+# -- examples ----------------------------------------------------------------------------------------------------------
+
+
+def examples(document):
+    return [
+        (path, name, example["value"])
+        for path, _, operation in operations(document)
+        for name, example in operation.get("requestBody", {})
+        .get("content", {})
+        .get(JSON, {})
+        .get("examples", {})
+        .items()
+    ]
+
+
+def test_every_example_runs_as_it_stands(client, document):
+    found = examples(document)
+    assert {path for path, _, _ in found} == {"/run", "/step"}
+    for path, name, body in found:
+        answer = client.answer(path, **body)
+        output, schema = ("outputs", "RunRequest") if path == "/run" else ("output", "StepRequest")
+        assert array(answer[output]).any(), name
+        assert set(body) <= set(document["components"]["schemas"][schema]["properties"])
+
+
+def test_examples_have_summaries_and_are_not_all_alike(document):
+    summaries = [
+        example["summary"]
+        for _, _, operation in operations(document)
+        for example in operation.get("requestBody", {}).get("content", {}).get(JSON, {}).get("examples", {}).values()
+    ]
+    assert all(summaries)
+    assert len(set(summaries)) == len(summaries)
+
+
+def test_a_problem_looks_as_documented(client, schemas):
+    weights = random_weights("tensorflow", "rnn", [1, 1])["layers"][0]["kernel"].tolist()
+    said = problem(client.post("/run", json={"cell": "rnn", "weights": {"kernel": weights}, "inputs": [[[1]]]}), 422)
+    assert set(said) == set(schemas["ProblemOut"]["properties"])
+    assert set(schemas["ProblemOut"]["required"]) == set(said) - {"errors"}

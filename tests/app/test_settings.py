@@ -1,0 +1,87 @@
+"""Settings: each by environment, each a flag, each in the README, each refused where it makes no sense."""
+
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+from pydantic import ValidationError
+
+from app.cli import main
+from app.settings import Settings
+from tests.app.client import ROOT
+
+#: For every setting: its default where the contract fixes it, a text and what it means, and a text that is refused.
+FIELDS = {
+    "host": ("127.0.0.1", "0.0.0.0", "0.0.0.0", None),
+    "port": (8000, "0", 0, "65536"),
+    "models": (Path("models"), "/data/models", Path("/data/models"), None),
+    "threads": (None, "3", 3, "0"),
+    "kernel": ("auto", "numpy", "numpy", "cuda"),
+    "max_body_bytes": (64 << 20, "1000", 1000, "64MiB"),
+    "max_batch": (None, "8", 8, "0"),
+    "max_time": (None, "10", 10, "-1"),
+    "max_units": (None, "16", 16, "1.5"),
+    "max_layers": (None, "2", 2, "many"),
+    "max_parameters": (None, "1000", 1000, "0"),
+    "max_run_bytes": (None, "1000000", 1_000_000, ""),
+    "grace_seconds": (None, "3", 3, "0"),
+    "log_level": ("info", "warning", "warning", "loud"),
+}
+NAMES = list(Settings.model_fields)
+
+
+def test_this_table_has_every_setting():
+    assert set(NAMES) == set(FIELDS)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_setting_has_its_default_and_is_read_from_its_variable(monkeypatch, name):
+    default, text, value, _ = FIELDS[name]
+    found = getattr(Settings(), name)
+    assert found == default if default is not None else found >= 1
+    monkeypatch.setenv(f"UNROLLED_{name.upper()}", text)
+    assert getattr(Settings(), name) == value
+
+
+@pytest.mark.parametrize("name", [name for name in NAMES if FIELDS.get(name, ("",) * 4)[3] is not None])
+def test_a_value_that_makes_no_sense_stops_the_start_with_one_sentence(monkeypatch, name):
+    bad = FIELDS[name][3]
+    flag = f"--{name.replace('_', '-')}"
+    by_flag = CliRunner().invoke(main, ["serve", flag, bad])
+    monkeypatch.setenv(f"UNROLLED_{name.upper()}", bad)
+    by_environment = CliRunner().invoke(main, ["serve"])
+    for result in (by_flag, by_environment):
+        assert result.exit_code == 2
+        assert len(result.stderr.strip().splitlines()) == 1
+        assert f"UNROLLED_{name.upper()}" in result.stderr
+        assert flag in result.stderr
+        assert repr(bad) in result.stderr
+
+
+def test_a_flag_wins_over_the_environment(monkeypatch):
+    monkeypatch.setenv("UNROLLED_PORT", "9000")
+    assert Settings(port="9001").port == 9001
+
+
+def test_settings_cannot_be_changed():
+    with pytest.raises(ValidationError):
+        Settings().port = 1
+
+
+@pytest.fixture(scope="module")
+def help_text():
+    result = CliRunner().invoke(main, ["serve", "--help"], terminal_width=10_000)
+    assert result.exit_code == 0
+    return result.output
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_setting_has_a_flag_that_is_explained(help_text, name):
+    line = next(line for line in help_text.splitlines() if line.strip().startswith(f"--{name.replace('_', '-')} "))
+    assert Settings.model_fields[name].description in line
+    assert f"UNROLLED_{name.upper()}" in line
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_setting_is_in_the_readme(name):
+    assert f"UNROLLED_{name.upper()}" in (ROOT / "README.md").read_text()
