@@ -7,9 +7,9 @@ from typing import Annotated, Any, Literal, TypeVar
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, StrictBool, StrictInt, ValidationError, WithJsonSchema
 
-from app.problems import Problem
+from app.problems import Problem, pointer
 from rnn_engine.catalog import CellKind
-from rnn_engine.errors import nearest
+from rnn_engine.errors import nearest, shown
 from rnn_engine.layouts import LAYOUTS
 
 _NESTED = {"type": "array", "items": {}, "description": "nested lists, e.g. [batch][time][feature]"}
@@ -203,12 +203,27 @@ _Request = TypeVar("_Request", bound=NetRequest)
 
 def validated(kind: type[_Request], fields: dict[str, Any]) -> _Request:
     """The envelope of a request, or the Problem that says what is wrong with it and where."""
-    tensors = {"inputs", "lengths", "initial_state", "state", "weights", "readout"}
     try:
-        return kind.model_validate({k: v if k in tensors else _plain(v) for k, v in fields.items()})
+        request = kind.model_validate({k: v if k in TENSORS else _plain(v) for k, v in fields.items()})
     except ValidationError as error:
         faults = [_fault(kind, fault) for fault in error.errors(include_url=False)]
         raise Problem(422, faults[0][1], more=faults) from None
+    for name in TENSORS & fields.keys():
+        _check_lists(fields[name], (name,))
+    return request
+
+
+def _check_lists(value: Any, where: tuple[str | int, ...]) -> None:
+    """Codecs make arrays of all lists of numbers, so a list that still has a scalar in it holds something else."""
+    if isinstance(value, dict):
+        for key, item in value.items():
+            _check_lists(item, (*where, key))
+    elif isinstance(value, list):
+        for k, item in enumerate(value):
+            if item is None or isinstance(item, (str, bool, int, float)):
+                at = (*where, k)
+                raise Problem(422, f"{pointer(at)} is {shown(item)}, expected a number", at)
+            _check_lists(item, (*where, k))
 
 
 def _fault(kind: type[NetRequest], fault: Any) -> tuple[tuple[str | int, ...], str]:
@@ -218,10 +233,14 @@ def _fault(kind: type[NetRequest], fault: Any) -> tuple[tuple[str | int, ...], s
     name = str(where[0])
     if fault["type"] == "extra_forbidden":
         known = [field.alias or key for key, field in kind.model_fields.items()]
-        return where, f"unknown field {name!r}: {nearest(name, known)}"
+        return where, f"unknown field {shown(name)}: {nearest(name, known)}"
     if fault["type"] == "missing":
         return where, f"{name} is missing: {kind.model_fields[name].description}"
-    return where, f"{name}: {fault['msg'][0].lower()}{fault['msg'][1:]}; got {shortened(fault['input'])}"
+    return where, f"{name}: {fault['msg'][0].lower()}{fault['msg'][1:]}; got {_shortened(fault['input'])}"
+
+
+#: Fields that hold arrays, or objects and lists of them.
+TENSORS = frozenset({"inputs", "lengths", "initial_state", "state", "weights", "readout"})
 
 
 def _plain(value: Any) -> Any:
@@ -233,7 +252,6 @@ def _plain(value: Any) -> Any:
     return [_plain(item) for item in value] if isinstance(value, list) else value
 
 
-def shortened(value: Any) -> str:
+def _shortened(value: Any) -> str:
     """A value as a message can show it: never a whole array."""
-    text = f"an array of shape {list(value.shape)}" if hasattr(value, "shape") else repr(value)
-    return text if len(text) <= 80 else text[:77] + "..."
+    return f"an array of shape {list(value.shape)}" if isinstance(value, np.ndarray) else shown(value)

@@ -13,7 +13,7 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
-from rnn_engine.errors import OptionError, nearest
+from rnn_engine.errors import OptionError, nearest, shown
 from rnn_engine.types import Array
 
 Function: TypeAlias = Callable[[Array, float, float], Array]
@@ -239,19 +239,21 @@ def activation(spec: Any, *where: str | int) -> BoundActivation:
         spec = "linear"
     if not isinstance(spec, str):
         raise OptionError(
-            f'an activation is a name, or an object with "name" (and "alpha", "beta"); got {spec!r}', *where
+            f'an activation is a name, or an object with "name" (and "alpha", "beta"); got {shown(spec)}', *where
         )
     name = _BY_PLAIN_NAME.get(spec.replace("_", "").lower())
     if name is None:
-        raise OptionError(f"unknown activation {spec!r}: {nearest(spec, ACTIVATIONS)}", *where)
+        raise OptionError(f"unknown activation {shown(spec)}: {nearest(spec, ACTIVATIONS)}", *where)
     row = ACTIVATIONS[name]
     defaults = {key: value for key, value in (("alpha", row.alpha), ("beta", row.beta)) if value is not None}
     for key, value in numbers.items():
         if key not in defaults:
             has = f"it has {' and '.join(defaults)}" if defaults else "it has no numbers"
-            raise OptionError(f"the activation {name!r} has no {key!r}: {has}", *where, key)
+            raise OptionError(f"the activation {shown(name)} has no {shown(key)}: {has}", *where, key)
         if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
-            raise OptionError(f"{key} of the activation {name!r} is a finite number; got {value!r}", *where, key)
+            raise OptionError(
+                f"{key} of the activation {shown(name)} is a finite number; got {shown(value)}", *where, key
+            )
     return BoundActivation(name, **{key: float(numbers.get(key, value)) for key, value in defaults.items()})
 
 

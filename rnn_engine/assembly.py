@@ -9,7 +9,7 @@ import numpy as np
 
 from rnn_engine.catalog import CellKind, cell_arguments, check_options
 from rnn_engine.cells import WeightedCell
-from rnn_engine.errors import NonFiniteError, OptionError, ShapeError
+from rnn_engine.errors import NonFiniteError, OptionError, ShapeError, shown
 from rnn_engine.layer import Layer
 from rnn_engine.layouts import read_weights
 from rnn_engine.types import BACKWARD, FORWARD, Array, Direction
@@ -28,7 +28,7 @@ def planned_layers(
     units = _units_per_layer(num_units, num_layers)
     sides = _sides(options.get("direction"), bidirectional)
     if not _whole(input_size) or input_size < 1:
-        raise ShapeError(f"input_size is {input_size!r}: a time step needs at least one feature", "inputs")
+        raise ShapeError(f"input_size is {shown(input_size)}: a time step needs at least one feature", "inputs")
     arguments = cell_arguments(kind, options, len(sides))
     layers: list[Layer] = []
     for count in units:
@@ -102,11 +102,11 @@ def _units_per_layer(num_units: Any, num_layers: int | None) -> list[int]:
     for k, number in enumerate(units):
         if not _whole(number) or number < 1:
             where: tuple[str | int, ...] = ("num_units", k) if many else ("num_units",)
-            raise OptionError(f"num_units is {number!r}: expected a whole number of at least 1", *where)
+            raise OptionError(f"num_units is {shown(number)}: expected a whole number of at least 1", *where)
     if num_layers is None:
         return units
     if not _whole(num_layers) or num_layers < 1:
-        raise OptionError(f"num_layers is {num_layers!r}: expected a whole number of at least 1", "num_layers")
+        raise OptionError(f"num_layers is {shown(num_layers)}: expected a whole number of at least 1", "num_layers")
     if many and len(units) != num_layers:
         raise OptionError(f"num_layers is {num_layers}, num_units lists {len(units)} layers", "num_layers")
     return units if many else units * num_layers
@@ -115,7 +115,7 @@ def _units_per_layer(num_units: Any, num_layers: int | None) -> list[int]:
 def _sides(direction: Any, bidirectional: bool | None) -> tuple[Direction, ...]:
     if direction is not None and bidirectional is not None and bidirectional != (direction == "bidirectional"):
         raise OptionError(
-            f"bidirectional is {str(bidirectional).lower()} and direction is {direction!r}: they disagree, give one",
+            f"bidirectional is {str(bidirectional).lower()} and direction is {shown(direction)}, which disagree",
             "cell_options",
             "direction",
         )
@@ -140,7 +140,7 @@ def _sizes_in(kind: CellKind, canonical: Mapping[str, Array], arguments: dict[st
         said = arguments.get(name, value)
         if said != value and not (name == "use_peepholes" and said is False):
             raise OptionError(
-                f"{name} is {said!r}, but the weights of layer {layer} have {value!r}", "cell_options", name
+                f"{name} is {shown(said)}, but the weights of layer {layer} have {shown(value)}", "cell_options", name
             )
     return arguments | found
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from rnn_engine.activations import ACTIVATIONS, activation
 from rnn_engine.cells import BasicRNNCell, GRUCell, LSTMCell, WeightedCell
-from rnn_engine.errors import OptionError, nearest
+from rnn_engine.errors import OptionError, nearest, shown
 
 DIRECTIONS = ("forward", "reverse", "bidirectional")
 
@@ -55,11 +55,13 @@ def _activation(value: Any) -> str | None:
 
 
 def _list_of_names(value: Any) -> str | None:
-    return None if isinstance(value, list) and value and all(isinstance(v, str) for v in value) else "a list of names"
+    fits = value is None or (isinstance(value, list) and value and all(isinstance(v, str) for v in value))
+    return None if fits else "a list of names"
 
 
 def _list_of_numbers(value: Any) -> str | None:
-    return None if isinstance(value, list) and all(_is_number(v) for v in value) else "a list of finite numbers"
+    fits = value is None or (isinstance(value, list) and all(_is_number(v) for v in value))
+    return None if fits else "a list of finite numbers"
 
 
 def _direction(value: Any) -> str | None:
@@ -210,7 +212,7 @@ def cell_kind(name: Any) -> CellKind:
     """A row of the table by its own name or a framework's, whatever the case. Raises OptionError naming all of them."""
     if not isinstance(name, str) or name.lower() not in _BY_NAME:
         hint = nearest(name, CELLS) if isinstance(name, str) else f"known: {', '.join(CELLS)}"
-        raise OptionError(f"unknown cell {name!r}. {hint[0].upper()}{hint[1:]}", "cell")
+        raise OptionError(f"unknown cell {shown(name)}. {hint[0].upper()}{hint[1:]}", "cell")
     return CELLS[_BY_NAME[name.lower()]]
 
 
@@ -221,14 +223,14 @@ def check_options(kind: CellKind, options: Mapping[str, Any] | None) -> dict[str
         option = kind.options.get(name)
         if option is None:
             raise OptionError(
-                f"{kind.name} has no option {name!r}: {nearest(name, kind.options)}", "cell_options", name
+                f"{kind.name} has no option {shown(name)}: {nearest(name, kind.options)}", "cell_options", name
             )
         try:
             expected = option.check(value)
         except OptionError as error:
             raise error.under("cell_options", name) from None
         if expected:
-            raise OptionError(f"{name} is {value!r}: expected {expected}", "cell_options", name)
+            raise OptionError(f"{name} is {shown(value)}: expected {expected}", "cell_options", name)
         checked[name] = value
     if "linear_before_reset" in checked:
         after = bool(checked.pop("linear_before_reset"))

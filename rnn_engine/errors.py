@@ -42,10 +42,16 @@ class NonFiniteError(EngineError):
     """Numbers that are not finite: an input, a weight, or a result that overflowed."""
 
 
+def shown(value: object, most: int = 60) -> str:
+    """A value as a message can show it: cut where it is long."""
+    text = repr(value)
+    return text if len(text) <= most else f"{text[: most - 3]}..."
+
+
 def nearest(name: str, known: Iterable[str]) -> str:
     """The end of a message about an unknown name: a guess at what was meant, then all that is known."""
     names = sorted(known)
-    guess = difflib.get_close_matches(name.lower(), names, n=1)
+    guess = difflib.get_close_matches(name[:64].lower(), names, n=1)
     meant = f"did you mean `{guess[0]}`? " if guess else ""
     return f"{meant}Known: {', '.join(names)}"
 

@@ -15,7 +15,7 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
-from rnn_engine.errors import OptionError
+from rnn_engine.errors import OptionError, shown
 from rnn_engine.types import Array, float_dtype
 
 Shape: TypeAlias = "tuple[int, ...]"
@@ -31,7 +31,7 @@ class RandomWords:
 
     def __init__(self, seed: int) -> None:
         if isinstance(seed, bool) or not isinstance(seed, int) or not MIN_SEED <= seed <= MAX_SEED:
-            raise OptionError(f"seed is {seed!r}: expected a whole number from -2**63 to 2**64 - 1", "seed")
+            raise OptionError(f"seed is {shown(seed)}: expected a whole number from -2**63 to 2**64 - 1", "seed")
         self._bits = np.random.PCG64(seed % 2**64)
 
     def unit(self, count: int) -> Array:

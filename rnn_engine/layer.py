@@ -11,7 +11,7 @@ import numpy as np
 from rnn_engine.cells import LSTMCell, WeightedCell
 from rnn_engine.errors import NonFiniteError, StateError, listed
 from rnn_engine.packed import PackedBatch, Packing
-from rnn_engine.types import BACKWARD, Array, Direction
+from rnn_engine.types import BACKWARD, Array, Direction, as_numbers
 from rnn_engine.unroll import unroll_weighted
 
 #: A layer's state inside the engine: for each direction the arrays that `WeightedCell.advance` takes.
@@ -148,9 +148,9 @@ def _check_names(entry: Any, names: list[str], where: tuple[str | int, ...]) -> 
 
 
 def _read_array(value: Any, shape: tuple[int, int], dtype: np.dtype[Any], where: tuple[str | int, ...]) -> Array:
-    array = np.asarray(value) if isinstance(value, (np.ndarray, list)) else None
-    if array is None or array.dtype.kind not in "fiu":
-        raise StateError("a state is an array of numbers", *where)
+    array = as_numbers(value)
+    if array is None:
+        raise StateError(f"{where[-1]} must be an array of numbers, [batch, units] = {list(shape)}", *where)
     if array.size == 0 and shape[0] == 0:
         return np.zeros(shape, dtype)
     if array.shape != shape:

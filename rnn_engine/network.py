@@ -18,7 +18,7 @@ from rnn_engine.layer import FlatState, Layer
 from rnn_engine.layouts import Weights, write_weights
 from rnn_engine.packed import PackedBatch
 from rnn_engine.readout import Dense, Embedding, read_readout
-from rnn_engine.types import BACKWARD, Array, NamedState, StateLike, float_dtype
+from rnn_engine.types import BACKWARD, Array, NamedState, StateLike, as_numbers, float_dtype
 from rnn_engine.unroll import PROJECTED_BYTES
 
 
@@ -56,8 +56,6 @@ class Network:
         self.weights_layout = weights_layout
         self.readout = readout
         self.embedding = embedding
-
-    # -- making one ---------------------------------------------------------------------------------------------------
 
     @classmethod
     def planned(
@@ -144,8 +142,6 @@ class Network:
         other.readout = read_readout(readout, self.output_size, self.dtype)
         return other
 
-    # -- what it is ---------------------------------------------------------------------------------------------------
-
     @cached_property
     def num_units(self) -> list[int]:
         """Units of each layer."""
@@ -216,24 +212,21 @@ class Network:
 
     def footprint(self, steps: int, batch_size: int, *, gates: bool = False) -> int:
         """Bytes that a pass over `steps` real steps of `batch_size` rows takes at its peak, without its inputs."""
-        itemsize = self.dtype.itemsize
-        most, kept = 0, 0
-        below = 0
+        most = kept = 0
+        below, size = 0, self.input_size
         for layer in self.layers:
+            out = layer.output_size
+            if BACKWARD in layer.cells:  # its inputs reversed; then its outputs reversed back and put side by side
+                out = max(size + out, 5 * out // 2)
             width = sum(cell.blocks * cell.num_units for cell in layer.cells.values())
-            out = steps * layer.output_size * (2 if layer.bidirectional else 1)
-            buffer = PROJECTED_BYTES // itemsize + batch_size * width
-            state = batch_size * 3 * sum(sum(cell.flat_sizes) for cell in layer.cells.values())
-            kept += state + (steps * width if gates else 0)
-            most = max(most, below + out + buffer)
-            below = steps * layer.output_size
-        last = self.output_size
+            working = PROJECTED_BYTES // self.dtype.itemsize + batch_size * width
+            kept += batch_size * 3 * sum(sum(cell.flat_sizes) for cell in layer.cells.values())
+            kept += steps * width if gates else 0
+            most = max(most, steps * (below + out) + working)
+            below = size = layer.output_size
         for dense in self.readout:
-            kept += steps * (last + dense.size)
-            last = dense.size
-        return itemsize * (most + kept)
-
-    # -- running it ---------------------------------------------------------------------------------------------------
+            kept += steps * dense.size
+        return self.dtype.itemsize * (most + kept)
 
     def forward(
         self,
@@ -304,15 +297,14 @@ class Network:
 
     def _of_rank(self, inputs: Any, axes: str) -> Array:
         """Inputs of the rank and type that the net takes: `axes` and one of features, unless it embeds."""
-        array = np.asarray(inputs)
-        rank = axes.count(",") + 1 + (self.embedding is None)
-        if self.embedding is not None:
-            expected = f"integer token ids {axes}]"
-            fits = array.ndim == rank and (array.dtype.kind in "iu" or array.size == 0)
-        else:
-            expected = f"{axes}, {self.input_size}]"
-            fits = array.ndim == rank and array.dtype.kind in "fiu"
-        if fits and self.embedding is None and array.shape[-1] != self.input_size:
+        embeds = self.embedding is not None
+        expected = f"integer token ids {axes}]" if embeds else f"{axes}, {self.input_size}]"
+        array = as_numbers(inputs)
+        if array is None:
+            raise ShapeError(f"inputs must be numbers, regularly nested: expected {expected}", "inputs")
+        rank = axes.count(",") + 1 + (not embeds)
+        fits = array.ndim == rank and (not embeds or array.dtype.kind in "iu" or array.size == 0)
+        if fits and not embeds and array.shape[-1] != self.input_size:
             raise ShapeError(
                 f"inputs have shape {list(array.shape)}: {array.shape[-1]} features a time step, the network takes "
                 f"{self.input_size}",
@@ -320,7 +312,7 @@ class Network:
             )
         if not fits:
             hint = ""
-            if self.embedding is None and array.ndim == rank - 1:
+            if not embeds and array.ndim == rank - 1:
                 hint = ": this net has no embedding, so every time step is a list of features (of one, if need be)"
             raise ShapeError(
                 f"inputs have shape {list(array.shape)} of {array.dtype}, expected {expected}{hint}", "inputs"

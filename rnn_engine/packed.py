@@ -199,11 +199,15 @@ def check_lengths(lengths: Any, batch_size: int, max_time: int) -> Array:
     """[B] int64 in 0..T; all T where `lengths` is None. Raises LengthsError naming what is wrong and where."""
     if lengths is None:
         return np.full(batch_size, max_time, np.int64)
-    array = np.asarray(lengths)
+    expected = f"lengths must be a list of {batch_size} whole numbers, one per row"
+    try:
+        array = np.asarray(lengths)
+    except ValueError:
+        raise LengthsError(expected, "lengths") from None
     if array.size == 0 and array.ndim == 1:
         array = array.astype(np.int64)  # an empty JSON list has no type of its own
     if array.ndim != 1:
-        raise LengthsError(f"lengths must be a list of {batch_size} whole numbers, one per row", "lengths")
+        raise LengthsError(expected, "lengths")
     if array.dtype.kind not in "iu":
         row = int(np.argmax(array != np.floor(array))) if array.dtype.kind == "f" else 0
         raise LengthsError(

@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 
 from rnn_engine.activations import BoundActivation, activation, told
-from rnn_engine.errors import NonFiniteError, OptionError, ShapeError, nearest
-from rnn_engine.types import Array
+from rnn_engine.errors import NonFiniteError, OptionError, ShapeError, nearest, shown
+from rnn_engine.types import Array, as_numbers
 
 
 def softmax(logits: Array) -> Array:
@@ -78,7 +78,7 @@ def _read_layer(layer: Any, units: int, dtype: Any, where: tuple[str | int, ...]
         raise OptionError('a readout is an object with "kernel" (or "weight"), "bias" and "activation"', *where)
     for name in layer:
         if name not in _FIELDS:
-            raise OptionError(f"a readout has no field {name!r}: {nearest(name, _FIELDS)}", *where, name)
+            raise OptionError(f"a readout has no field {shown(name)}: {nearest(name, _FIELDS)}", *where, name)
     name = "weight" if layer.get("weight") is not None else "kernel"
     if (layer.get("weight") is None) == (layer.get("kernel") is None):
         raise OptionError('give one of "kernel" [units, n] and "weight" [n, units]', *where)
@@ -100,8 +100,8 @@ def _read_layer(layer: Any, units: int, dtype: Any, where: tuple[str | int, ...]
 
 
 def _array(value: Any, dtype: Any, *where: str | int) -> Array:
-    array = np.asarray(value)
-    if array.dtype.kind not in "fiu":
+    array = as_numbers(value)
+    if array is None:
         raise ShapeError(f"{where[-1]} must be an array of numbers", *where)
     with np.errstate(over="ignore"):
         array = array.astype(dtype)

@@ -17,7 +17,7 @@ from typing import Any, NamedTuple, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from rnn_engine.errors import OptionError
+from rnn_engine.errors import OptionError, shown
 
 Array: TypeAlias = NDArray[Any]
 
@@ -64,9 +64,20 @@ def map_state(function: Any, *states: State) -> State:
 def float_dtype(dtype: Any) -> np.dtype[Any]:
     """float32 or float64, from any of NumPy's ways to name them. Raises OptionError for any other type."""
     try:
-        resolved = np.dtype(dtype)
+        resolved = None if dtype is None else np.dtype(dtype)
     except TypeError:
         resolved = None
-    if resolved not in (np.dtype(np.float32), np.dtype(np.float64)):
-        raise OptionError(f'dtype is {dtype!r}: expected "float32" or "float64"', "dtype")
+    if resolved is None or resolved.name not in ("float32", "float64"):  # a dtype equals None where it is float64
+        raise OptionError(f'dtype is {shown(dtype)}: expected "float32" or "float64"', "dtype")
     return resolved
+
+
+def as_numbers(value: Any) -> Array | None:
+    """An array, or nested lists, of numbers as an array; None for what is none, or is irregular."""
+    if not isinstance(value, (np.ndarray, np.generic, list, tuple)):
+        return None
+    try:
+        array = np.asarray(value)
+    except (ValueError, TypeError, OverflowError):
+        return None
+    return array if array.dtype.kind in "fiu" else None

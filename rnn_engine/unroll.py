@@ -14,7 +14,7 @@ import numpy as np
 from rnn_engine.cells import RNNCell, WeightedCell
 from rnn_engine.errors import OptionError, ShapeError, StateError
 from rnn_engine.packed import PackedBatch
-from rnn_engine.types import Array, State, float_dtype, map_state
+from rnn_engine.types import Array, State, as_numbers, float_dtype, map_state
 
 #: Bytes of projected inputs worked on at a time: small enough to stay in a core's cache, large enough for BLAS.
 PROJECTED_BYTES = 1 << 19
@@ -148,9 +148,11 @@ def stack_bidirectional_dynamic_rnn(
 
 
 def _pack(inputs: Any, sequence_length: Any, dtype: Any, time_major: bool) -> PackedBatch:
-    array = np.asarray(inputs)
+    order = "[max_time, batch, input_size]" if time_major else "[batch, max_time, input_size]"
+    array = as_numbers(inputs)
+    if array is None:
+        raise ShapeError(f"inputs must be numbers, regularly nested: expected {order}", "inputs")
     if array.ndim != 3:
-        order = "[max_time, batch, input_size]" if time_major else "[batch, max_time, input_size]"
         raise ShapeError(f"inputs have shape {list(array.shape)}, expected {order}", "inputs")
     if dtype is None:
         dtype = array.dtype if array.dtype == np.float64 else "float32"

@@ -10,7 +10,7 @@ from typing import Any, ClassVar, cast
 import numpy as np
 
 from rnn_engine.activations import BoundActivation, activation
-from rnn_engine.errors import EngineError, OptionError, ShapeError, StateError, listed
+from rnn_engine.errors import EngineError, OptionError, ShapeError, StateError, listed, shown
 from rnn_engine.initializers import Initializer, RandomWords, Shape, draw
 from rnn_engine.types import Array, Parameters, State, StateSize, float_dtype, map_state
 
@@ -117,16 +117,19 @@ class WeightedCell(RNNCell):
         shapes = self.shapes(cast(int, input_size))
         for name, array in parameters.items():
             if name not in shapes:
-                raise OptionError(f"a {type(self).__name__} has no parameter {name!r}: it has {listed(shapes)}", name)
+                raise OptionError(
+                    f"a {type(self).__name__} has no parameter {shown(name)}: it has {listed(shapes)}", name
+                )
             if array.shape != shapes[name]:
                 expected = ", ".join(str(size) for size in shapes[name])
                 raise ShapeError(f"{name} has shape {list(array.shape)}, expected [{expected}]", name)
         if missing := [name for name in shapes if name not in parameters and not name.endswith("bias")]:
             raise ShapeError(f"{listed(missing)} missing: expected {listed(shapes)}")
         resolved = float_dtype(dtype)
-        self.parameters = {name: np.ascontiguousarray(array, resolved) for name, array in parameters.items()}
-        self._kernel, self._recurrent = self.parameters["kernel"], self.parameters["recurrent_kernel"]
-        self._bias = self._whole_bias()[:, np.newaxis]
+        with np.errstate(over="ignore"):  # whoever reads weights checks them; what overflows in a run is an error there
+            self.parameters = {name: np.ascontiguousarray(array, resolved) for name, array in parameters.items()}
+            self._kernel, self._recurrent = self.parameters["kernel"], self.parameters["recurrent_kernel"]
+            self._bias = self._whole_bias()[:, np.newaxis]
 
     def _whole_bias(self) -> Array:
         """[G, U]: everything that is added to the inputs' product whatever the state, summed once."""
@@ -195,25 +198,29 @@ def gate_major(matrix: Array, units: int) -> Array:
 
 
 def clip_to(x: Array, bound: float | None) -> None:
+    """Bounds x to ±bound in place; None bounds nothing."""
     if bound is not None:
         np.clip(x, -bound, bound, x)
 
 
 def positive(number: Any, name: str) -> int:
+    """A size, checked: a whole number of at least 1."""
     if isinstance(number, bool) or not isinstance(number, (int, np.integer)) or number < 1:
-        raise OptionError(f"{name} is {number!r}: expected a whole number of at least 1", name)
+        raise OptionError(f"{name} is {shown(number)}: expected a whole number of at least 1", name)
     return int(number)
 
 
 def positive_or_none(number: Any, name: str) -> float | None:
+    """A bound, checked: a positive number, or None for no bound."""
     if number is None:
         return None
     if isinstance(number, bool) or not isinstance(number, (int, float)) or not math.isfinite(number) or number <= 0:
-        raise OptionError(f"{name} is {number!r}: expected a positive number, or nothing for no clipping", name)
+        raise OptionError(f"{name} is {shown(number)}: expected a positive number, or nothing for no clipping", name)
     return float(number)
 
 
 def activation_of(spec: Any, name: str) -> BoundActivation:
+    """An activation from its spec; errors tell that it is the option `name`."""
     try:
         return activation(spec)
     except EngineError as error:

@@ -8,6 +8,7 @@ from typing import Any, final
 import numpy as np
 
 from rnn_engine.cells.base import WeightedCell, activation_of, clip_to, positive, positive_or_none
+from rnn_engine.errors import StateError
 from rnn_engine.initializers import Initializer, Shape
 from rnn_engine.types import Array, LSTMStateTuple, State
 
@@ -78,7 +79,11 @@ class LSTMCell(WeightedCell):
         return self.num_units, self.output_size
 
     def flat_state(self, state: State) -> tuple[Array, ...]:
-        return tuple(state) if self.state_is_tuple else (state[:, : self.num_units], state[:, self.num_units :])
+        if not self.state_is_tuple:
+            return state[:, : self.num_units], state[:, self.num_units :]
+        if not isinstance(state, (tuple, list)) or len(state) != 2:
+            raise StateError("an LSTM's state is a pair of arrays, LSTMStateTuple(c, h)", "state")
+        return tuple(state)
 
     def nested_state(self, flat: tuple[Array, ...]) -> State:
         return LSTMStateTuple(*flat) if self.state_is_tuple else np.concatenate(flat, axis=1)

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from rnn_engine.catalog import CellKind
-from rnn_engine.errors import OptionError, nearest
+from rnn_engine.errors import OptionError, nearest, shown
 from rnn_engine.layouts import keras, onnx, pytorch, tensorflow
 from rnn_engine.layouts.base import CANONICAL, Weights
 
@@ -54,16 +54,18 @@ def read_weights(weights: Any, kind: CellKind, options: Mapping[str, Any]) -> We
     name = weights.get("layout", "tensorflow")
     if not isinstance(name, str) or name not in LAYOUTS:
         hint = nearest(name, LAYOUTS) if isinstance(name, str) else f"known: {', '.join(LAYOUTS)}"
-        raise OptionError(f"unknown layout {name!r}: {hint}", "weights", "layout")
+        raise OptionError(f"unknown layout {shown(name)}: {hint}", "weights", "layout")
     layout = LAYOUTS[name]
     for field in weights:
         if field not in ("layout", layout.field):
             known = ["layout", layout.field]
             raise OptionError(
-                f"weights of layout {name!r} have no field {field!r}: {nearest(field, known)}", "weights", field
+                f"weights of layout {shown(name)} have no field {shown(field)}: {nearest(field, known)}",
+                "weights",
+                field,
             )
     if layout.field not in weights:
-        raise OptionError(f"weights of layout {name!r} need {layout.field!r}", "weights")
+        raise OptionError(f"weights of layout {shown(name)} need {layout.field!r}", "weights")
     read = layout.read(weights[layout.field], kind, options)
     read.layout = name
     return read

@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 
 from rnn_engine.catalog import CellKind
-from rnn_engine.errors import NonFiniteError, OptionError, ShapeError, listed, nearest
-from rnn_engine.types import BACKWARD, FORWARD, Array, Direction, Parameters
+from rnn_engine.errors import NonFiniteError, OptionError, ShapeError, listed, nearest, shown
+from rnn_engine.types import BACKWARD, FORWARD, Array, Direction, Parameters, as_numbers
 
 #: The gates' letters in the canonical order of the parameters' blocks.
 CANONICAL = {"rnn": "h", "gru": "rzn", "lstm": "ifog"}
@@ -67,7 +67,9 @@ def variables(
         raise OptionError(f"expected an object with {listed(required)}", *where)
     for name in given:
         if name not in required and name not in optional:
-            raise OptionError(f"unexpected variable {name!r}: {nearest(name, [*required, *optional])}", *where, name)
+            raise OptionError(
+                f"unexpected variable {shown(name)}: {nearest(name, [*required, *optional])}", *where, name
+            )
     missing = [name for name in required if given.get(name) is None]
     if missing:
         there = f"there is {listed(sorted(given))}" if given else "the layer is empty"
@@ -77,8 +79,8 @@ def variables(
 
 def as_array(value: Any, *where: str | int) -> Array:
     """An array of numbers, or an error."""
-    array = np.asarray(value) if isinstance(value, (np.ndarray, np.generic, list, tuple)) else None
-    if array is None or array.dtype.kind not in "fiu":
+    array = as_numbers(value)
+    if array is None:
         raise ShapeError(f"{where[-1]} must be an array of numbers", *where)
     if array.dtype.kind == "f" and not np.isfinite(array).all():
         raise NonFiniteError(f"{where[-1]} has values that are not finite", *where)

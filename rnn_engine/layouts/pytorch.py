@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from rnn_engine.catalog import CellKind
-from rnn_engine.errors import OptionError, ShapeError, listed
+from rnn_engine.errors import OptionError, ShapeError, listed, shown
 from rnn_engine.layouts.base import Weights, as_array, expect, from_gates, to_gates, units_of
 from rnn_engine.types import BACKWARD, FORWARD, Array, Parameters
 
@@ -31,8 +31,8 @@ def read(state_dict: Any, kind: CellKind, options: Mapping[str, Any]) -> Weights
         match = _NAME.fullmatch(name)
         if match is None or (match[1] == "weight_hr" and kind.name != "lstm"):
             raise OptionError(
-                f"unexpected parameter {name!r}: a {kind.name} has weight_ih_l0, weight_hh_l0, bias_ih_l0, bias_hh_l0, "
-                "the same for l1, …, and with _reverse for the backward direction; take off any module's prefix",
+                f"unexpected parameter {shown(name)}: a {kind.name} has weight_ih_l0, weight_hh_l0, bias_ih_l0, "
+                "bias_hh_l0, the same for l1, …, and with _reverse for the backward direction; take off any module's prefix",
                 *where,
                 name,
             )

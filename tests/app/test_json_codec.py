@@ -148,7 +148,7 @@ ODD = st.integers(0, 2) | st.sampled_from([0.5, {}, "", "ab", {"a": 1}, [], None
 LISTS = st.recursive(st.integers(0, 2), lambda tree: st.lists(tree | ODD, max_size=3), max_leaves=10)
 
 
-@settings(max_examples=400)
+@settings(max_examples=250)
 @given(st.dictionaries(KEYS, TREES | LISTS, max_size=3))
 def test_what_is_accepted_means_the_same_as_for_json_loads(fields):
     status, got = answered(json.dumps(fields))

@@ -136,6 +136,14 @@ def test_orthogonal_has_orthonormal_rows_or_columns_whichever_are_fewer(shape):
     np.testing.assert_allclose(short @ short.T, 4 * np.eye(len(short)), atol=1e-12)
 
 
+def test_orthogonal_is_a_normal_matrix_made_orthonormal_column_by_column():
+    """Gram and Schmidt: what QR gives where R's diagonal is positive, which makes it unique."""
+    normal = RandomWords(4).normal(15).reshape(5, 3)
+    r = draw("orthogonal", (5, 3), RandomWords(4), "float64").T @ normal
+    np.testing.assert_allclose(np.tril(r, -1), 0, atol=1e-12)
+    assert (np.diag(r) > 0).all()
+
+
 @pytest.mark.parametrize(
     ("shape", "expected"), [((), (1, 1)), ((7,), (7, 7)), ((2, 3), (2, 3)), ((5, 4, 2, 3), (40, 60))]
 )

@@ -347,6 +347,21 @@ def test_a_net_that_only_runs_backward_has_undirected_states():
     assert net.run(np.zeros((1, 2, 3)))[1][0].keys() == {"h"}
 
 
+def test_residual_layers_are_those_whose_sizes_permit_and_are_told():
+    plain, residual = (
+        Network.from_seed("gru", [4, 3, 3], 4, dtype="float64", cell_options={"residual": said})
+        for said in (False, True)
+    )
+    x = np.random.default_rng(0).normal(size=(2, 5, 4))
+    bottom, middle, top = (layer.first for layer in plain.layers)
+    first = dynamic_rnn(bottom, x)[0] + x
+    second = dynamic_rnn(middle, first)[0]
+    third = dynamic_rnn(top, second)[0] + second
+    assert_close(residual.run(x)[0], third, 1e-14)
+    assert residual.description["residual"] == [True, False, True]
+    assert "residual" not in plain.description
+
+
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 def test_inputs_of_any_number_type_are_computed_in_the_nets_own(dtype):
     net = Network.from_seed("gru", 2, 3, dtype=dtype)
@@ -428,8 +443,8 @@ def h(rows=2, units=2, fill=0.0):
             "initial_state of layer 0 has h of shape [3, 2]",
             (0, "backward", "h"),
         ),
-        (GRU3, [h(), {"h": "zeros"}, h()], StateError, "a state is an array of numbers", (1, "h")),
-        (GRU3, [h(), {"h": np.full((2, 2), "0")}, h()], StateError, "a state is an array of numbers", (1, "h")),
+        (GRU3, [h(), {"h": "zeros"}, h()], StateError, "must be an array of numbers, [batch, units]", (1, "h")),
+        (GRU3, [h(), {"h": np.full((2, 2), "0")}, h()], StateError, "must be an array of numbers, [batch, units]", (1, "h")),
         (
             GRU3,
             [h(), h(fill=np.nan), h()],
@@ -469,8 +484,8 @@ def test_a_steps_state_is_called_state():
         (lambda: LSTM.run(X[None]), "inputs have shape [1, 2, 4, 3] of float64, expected [batch, max_time, 3]"),
         (lambda: LSTM.run(X[0], time_major=True), "expected [max_time, batch, 3]"),
         (lambda: LSTM.run(X[:, :, :2]), "inputs have shape [2, 4, 2]: 2 features a time step, the network takes 3"),
-        (lambda: LSTM.run(X.astype(str)), "of <U32, expected [batch, max_time, 3]"),
-        (lambda: LSTM.run(X == 0), "of bool, expected [batch, max_time, 3]"),
+        (lambda: LSTM.run(X.astype(str)), "must be numbers, regularly nested: expected [batch, max_time, 3]"),
+        (lambda: LSTM.run(X == 0), "must be numbers, regularly nested: expected [batch, max_time, 3]"),
         (lambda: LSTM.run([[[1, 2, 3]], [[1, 2, 3]] * 2]), "expected [batch, max_time, 3]"),
         (lambda: LSTM.step(X), "inputs have shape [2, 4, 3] of float64, expected [batch, 3]"),
         (lambda: LSTM.step(X[:, 0, :2]), "inputs have shape [2, 2]: 2 features a time step, the network takes 3"),

@@ -111,7 +111,7 @@ def test_a_step_takes_one_token_id_a_row():
         ([[1, 10]], "token id 10 is outside 0..9, the embedding's rows"),
         ([[-1, 1]], "token id -1 is outside 0..9, the embedding's rows"),
         ([[1.0, 2.0]], "inputs have shape [1, 2] of float64, expected integer token ids [batch, max_time]"),
-        ([[True, False]], "inputs have shape [1, 2] of bool, expected integer token ids [batch, max_time]"),
+        ([[True, False]], "inputs must be numbers, regularly nested: expected integer token ids [batch, max_time]"),
         ([[[1, 2]]], "inputs have shape [1, 1, 2] of int64, expected integer token ids [batch, max_time]"),
     ],
 )
