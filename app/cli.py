@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import sys
 from typing import Any
 
@@ -39,8 +40,9 @@ def serve(**flags: str | None) -> None:
     from app.main import create_app
 
     logging.basicConfig(level=settings.log_level.upper(), format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    app = create_app(settings)
     uvicorn.run(
-        create_app(settings),
+        app,
         host=settings.host,
         port=settings.port,
         log_level=settings.log_level,
@@ -48,6 +50,9 @@ def serve(**flags: str | None) -> None:
         server_header=False,
         timeout_graceful_shutdown=settings.grace_seconds,
     )
+    if app.state.executor.running:  # the grace is over; Python would wait for its threads, however long they take
+        logging.shutdown()
+        os._exit(0)
 
 
 def _settings(flags: dict[str, Any]) -> Settings:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -18,6 +19,8 @@ class Executor:
 
     def __init__(self, threads: int) -> None:
         self._pool = ThreadPoolExecutor(threads, thread_name_prefix="compute")
+        self._lock = threading.Lock()
+        self.running = 0  # jobs in threads
 
     async def answer(
         self, body: bytes, understand: Callable[[bytes], Job], encode: Callable[[Mapping[str, Any]], bytes]
@@ -31,8 +34,17 @@ class Executor:
         return encode(job.run())
 
     async def _in_thread(self, work: Callable[[], bytes]) -> bytes:
-        return await asyncio.get_running_loop().run_in_executor(self._pool, work)
+        return await asyncio.get_running_loop().run_in_executor(self._pool, self._counted, work)
+
+    def _counted(self, work: Callable[[], bytes]) -> bytes:
+        with self._lock:
+            self.running += 1
+        try:
+            return work()
+        finally:
+            with self._lock:
+                self.running -= 1
 
     def shutdown(self) -> None:
-        """Waits for what is being computed, and takes nothing more."""
-        self._pool.shutdown(wait=True)
+        """Takes nothing more, and drops what was not begun. What runs, runs on: nothing can stop it but the process."""
+        self._pool.shutdown(wait=False, cancel_futures=True)

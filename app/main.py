@@ -31,7 +31,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         # requests share the cores; a product that took several threads of its own would fight the others for them
         set_threads(1)
-        codecs.DEFAULT.encode(jobs.unroll(codecs.DEFAULT.decode(orjson.dumps(openapi.EXAMPLE_RUN))).run())
+        _warm_up()
         app.state.ready = True
         yield
         app.state.ready = False
@@ -50,6 +50,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         telemetry={"tracing": False, "metrics": False, "logs": False},  # looks itself up in every request otherwise
     )
     app.state.ready = False
+    app.state.executor = executor
     problems.install(app)
     app.router.routes.extend(compute.routes(jobs, executor, settings.max_body_bytes))
     app.include_router(service.router(metrics.registry))
@@ -58,3 +59,10 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     paths = frozenset(path for route in app.router.routes if isinstance(path := getattr(route, "path", None), str))
     app.user_middleware.append(Middleware(MetricsMiddleware, metrics, paths))
     return app
+
+
+def _warm_up() -> None:
+    """Runs one request through all of it, whatever the limits are, so that the first one is not the slowest."""
+    settings = Settings.model_construct()
+    job = Jobs(settings, Registry(settings)).unroll(codecs.DEFAULT.decode(orjson.dumps(openapi.EXAMPLE_RUN)))
+    codecs.DEFAULT.encode(job.run())

@@ -17,6 +17,7 @@ from starlette.responses import Response
 from rnn_engine import EngineError
 
 MEDIA_TYPE = "application/problem+json"
+MAX_DETAIL = 800  # characters: a message may repeat what a client sent, but not all of it
 log = logging.getLogger("unrolled")
 
 
@@ -32,6 +33,7 @@ class Problem(Exception):
         headers: Mapping[str, str] | None = None,
         more: Sequence[tuple[Sequence[str | int], str]] = (),
     ) -> None:
+        detail = detail if len(detail) <= MAX_DETAIL else f"{detail[: MAX_DETAIL - 3]}..."
         super().__init__(detail)
         self.status = status
         self.detail = detail
@@ -56,6 +58,15 @@ class Problem(Exception):
 def pointer(where: Sequence[str | int]) -> str:
     """A path as a JSON pointer (RFC 6901)."""
     return "".join("/" + str(part).replace("~", "~0").replace("/", "~1") for part in where)
+
+
+def kind_of(value: Any) -> str:
+    """What a scalar of JSON is called."""
+    if isinstance(value, str):
+        return "a string"
+    if isinstance(value, bool):
+        return "a boolean"
+    return "null" if value is None else "a number"
 
 
 def _encodable(value: Any) -> Any:

@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal, TypeVar
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, StrictBool, StrictInt, ValidationError, WithJsonSchema
 
-from app.problems import Problem, pointer
+from app.problems import Problem, kind_of, pointer
 from rnn_engine.catalog import CellKind
 from rnn_engine.errors import nearest, shown
 from rnn_engine.layouts import LAYOUTS
@@ -222,7 +222,7 @@ def _check_lists(value: Any, where: tuple[str | int, ...]) -> None:
         for k, item in enumerate(value):
             if item is None or isinstance(item, (str, bool, int, float)):
                 at = (*where, k)
-                raise Problem(422, f"{pointer(at)} is {shown(item)}, expected a number", at)
+                raise Problem(422, f"{pointer(at)} is {kind_of(item)}, expected a number", at)
             _check_lists(item, (*where, k))
 
 
@@ -235,7 +235,7 @@ def _fault(kind: type[NetRequest], fault: Any) -> tuple[tuple[str | int, ...], s
         known = [field.alias or key for key, field in kind.model_fields.items()]
         return where, f"unknown field {shown(name)}: {nearest(name, known)}"
     if fault["type"] == "missing":
-        return where, f"{name} is missing: {kind.model_fields[name].description}"
+        return where, f"`{name}` is missing: {kind.model_fields[name].description}"
     return where, f"{name}: {fault['msg'][0].lower()}{fault['msg'][1:]}; got {_shortened(fault['input'])}"
 
 

@@ -209,7 +209,9 @@ def check_lengths(lengths: Any, batch_size: int, max_time: int) -> Array:
     if array.ndim != 1:
         raise LengthsError(expected, "lengths")
     if array.dtype.kind not in "iu":
-        row = int(np.argmax(array != np.floor(array))) if array.dtype.kind == "f" else 0
+        # a whole number may be among floats because of one beyond 64 bits: that one is named
+        odd = (array != np.floor(array)) | (np.abs(array) >= 2**53) if array.dtype.kind == "f" else np.array([True])
+        row = int(np.argmax(odd))
         raise LengthsError(
             f"lengths[{row}] is {array[row]!s:.40}: expected a whole number of time steps", "lengths", row
         )

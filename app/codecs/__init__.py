@@ -50,11 +50,13 @@ def codec_of_answer(accept: str | None) -> Codec:
     """What writes an answer that `Accept` prefers: JSON, unless another type is named and not ranked below it."""
     if accept is None or accept == "*/*":
         return DEFAULT
-    best, best_rank = DEFAULT, 0.0
     ranks = _ranks(accept)
+    wildcard = ranks.get("application/*", ranks.get("*/*", 0.0))
+    # a type that is named goes before one that a wildcard allows
+    best, best_rank = DEFAULT, ranks.get(DEFAULT.media_type, wildcard - 1e-6)
     for media_type, codec in CODECS.items():
         rank = ranks.get(media_type, 0.0)
-        if rank > best_rank:
+        if rank > max(best_rank, 0.0):
             best, best_rank = codec, rank
     return best
 

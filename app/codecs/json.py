@@ -17,7 +17,8 @@ import numpy as np
 import orjson
 
 from app.codecs.arrays import DTYPES, Ragged
-from app.problems import Problem, pointer
+from app.problems import Problem, kind_of, pointer
+from rnn_engine.errors import shown
 from rnn_engine.types import Array
 
 try:
@@ -28,7 +29,9 @@ except ImportError:  # no wheel for this Python
 LISTS: tuple[type[Any], ...] = (list,) if simdjson is None else (simdjson.Array, list)
 OBJECTS: tuple[type[Any], ...] = (dict,) if simdjson is None else (simdjson.Object, dict)
 
-MAX_DEPTH = 32
+MAX_DEPTH = 32  # of nested lists and objects, and an array's rank
+MAX_SIZE = 1 << 48  # of one of an array's axes, the others being 0
+MANY_KEYS = 2000
 
 #: Arrays of these dtypes are written as objects, all others as plain lists.
 NAMES = {np.dtype(name): name for name in ("float32", "float64")}
@@ -47,7 +50,7 @@ def decode(body: bytes) -> dict[str, Any]:
         reader.look_closely(parsed)
     # orjson keeps the last of two equal keys without a word; then there are more colons than keys.
     if isinstance(parsed, dict) and body.count(b":") != reader.keys:
-        stdlib_json.loads(body, object_pairs_hook=_unique)
+        _check_unique(stdlib_json.loads(body, object_pairs_hook=_Pairs), ())
     return fields
 
 
@@ -81,18 +84,21 @@ class _Reader:
         self.keys = 0
 
     def read(self, value: Any, where: Path) -> Any:
+        if len(where) > MAX_DEPTH:
+            raise _too_deep(where)
         if isinstance(value, LISTS):
             return self.read_list(value, where)
         return self.read_object(value, where) if isinstance(value, OBJECTS) else value
 
     def read_object(self, given: Any, where: Path) -> Any:
-        if len(where) > MAX_DEPTH:
-            raise _too_deep(where)
-        out: dict[str, Any] = {}
-        for key in given:  # not items(), for which simdjson makes Python lists of everything
-            if key in out:
-                raise _twice(key, where)
-            out[key] = self.read(given[key], (*where, key))
+        keys = list(given)
+        if len(set(keys)) < len(keys):
+            raise _twice(next(key for k, key in enumerate(keys) if key in keys[:k]), where)
+        # simdjson looks keys up one after the other, and does not find all of them: "\u0000", say
+        if len(keys) > MANY_KEYS or not all(key.isprintable() for key in keys):
+            given = given if isinstance(given, dict) else given.as_dict()
+        # not items(), for which simdjson makes Python lists of everything
+        out = {key: self.read(given[key], (*where, key)) for key in keys}
         self.keys += len(out)
         return _described(out, where) if "values" in out and out.keys() <= {"shape", "dtype", "values"} else out
 
@@ -113,6 +119,8 @@ class _Reader:
         shape: list[int] = []
         level: list[Any] = [given]
         for _ in range(rank):
+            if not all(isinstance(item, LISTS) for item in level):
+                raise _mixed(given, where)
             sizes = {len(item) for item in level}
             if len(sizes) > 1:
                 raise Problem(422, f"{pointer(where)} is irregular: nested lists must have the same length", where)
@@ -156,15 +164,13 @@ _NOTHING = object()  # stands for a null among the leaves
 def _lengths(given: Any, rank: int, where: Path) -> list[list[int]]:
     """For each level below the first, the lengths of all lists on it, in order."""
     out: list[list[int]] = []
-    level = given
+    level: Any = given
     for depth in range(1, rank):
-        try:
-            lengths = list(map(len, level))
-        except TypeError:
-            raise _mixed(given, where) from None
-        out.append(lengths)
-        if depth < rank - 1:
-            level = list(chain.from_iterable(level))
+        lists = list(level)
+        if not set(map(type, lists)) <= set(LISTS):
+            raise _mixed(given, where)
+        out.append(list(map(len, lists)))
+        level = chain.from_iterable(lists) if depth < rank - 1 else ()
     return out
 
 
@@ -223,23 +229,32 @@ def _described(given: dict[str, Any], where: Path) -> Array | Ragged:
         )
     if dtype is not None:
         if not isinstance(dtype, str) or dtype not in DTYPES:
-            raise Problem(422, f"dtype is {dtype!r:.80}: expected one of {', '.join(DTYPES)}", (*where, "dtype"))
-        with np.errstate(over="ignore"):
-            values = values.astype(DTYPES[dtype], copy=False)
+            raise Problem(422, f"dtype is {shown(dtype)}: expected one of {', '.join(DTYPES)}", (*where, "dtype"))
+        values = _cast(values, DTYPES[dtype], where)
     if shape is None:
         return values
-    if (
-        not isinstance(shape, np.ndarray)
-        or shape.ndim != 1
-        or (shape.size and shape.dtype.kind != "i")
-        or (shape < 0).any()
-    ):
-        raise Problem(422, "shape must be a list of whole numbers of at least 0", (*where, "shape"))
+    flat = isinstance(shape, np.ndarray) and shape.ndim == 1 and (shape.dtype.kind == "i" or not shape.size)
+    if not flat or shape.size > MAX_DEPTH or (shape < 0).any():
+        raise Problem(
+            422, f"shape must be a list of at most {MAX_DEPTH} whole numbers of at least 0", (*where, "shape")
+        )
     sizes = [int(size) for size in shape]
-    flat_or_nested = values.ndim == 1 or list(values.shape) == sizes or values.size == 0
-    if math.prod(sizes) != values.size or not flat_or_nested:
-        raise Problem(422, f"shape is {sizes}, but the values have shape {list(values.shape)}", (*where, "shape"))
+    fits = math.prod(sizes) == values.size and max(sizes, default=0) <= MAX_SIZE
+    if not fits or not (values.ndim == 1 or list(values.shape) == sizes or values.size == 0):
+        raise Problem(
+            422, f"shape is {shown(sizes)}, but the values have shape {list(values.shape)}", (*where, "shape")
+        )
     return values.reshape(sizes)
+
+
+def _cast(values: Array, dtype: np.dtype[Any], where: Path) -> Array:
+    """Values in the dtype that their sender says they have."""
+    if dtype.kind in "iu" and values.size:
+        bounds = np.iinfo(dtype)
+        if values.dtype.kind == "f" or values.min() < bounds.min or values.max() > bounds.max:
+            raise Problem(422, f"dtype is {dtype.name}, but there are values that it cannot hold", (*where, "values"))
+    with np.errstate(over="ignore"):
+        return values.astype(dtype, copy=False)
 
 
 def _check_leaves(tree: Any, where: Path) -> None:
@@ -286,7 +301,7 @@ def _kind(value: Any) -> str:
         return "a list"
     if isinstance(value, OBJECTS):
         return "an object"
-    return {str: "a string", bool: "a boolean", type(None): "null"}.get(type(value), "a number")
+    return kind_of(value)
 
 
 def _too_deep(where: Path) -> Problem:
@@ -295,16 +310,26 @@ def _too_deep(where: Path) -> Problem:
 
 
 def _twice(key: str, where: Path) -> Problem:
-    return Problem(422, f"the key {key!r:.80} stands twice in one object: which one is meant?", (*where, key))
+    return Problem(422, f"the key {shown(key)} stands twice in one object: which one is meant?", (*where, key))
 
 
-def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    out: dict[str, Any] = {}
-    for key, value in pairs:
-        if key in out:
-            raise _twice(key, ())
-        out[key] = value
-    return out
+class _Pairs(list[tuple[str, Any]]):
+    """An object as its (key, value) pairs, two of one key included."""
+
+
+def _check_unique(tree: Any, where: Path) -> None:
+    """Raises for the first key that stands twice in one object."""
+    if isinstance(tree, _Pairs):
+        seen: set[str] = set()
+        for key, value in tree:
+            if key in seen:
+                raise _twice(key, where)
+            seen.add(key)
+            _check_unique(value, (*where, key))
+    elif isinstance(tree, list):
+        for k, item in enumerate(tree):
+            if isinstance(item, list):
+                _check_unique(item, (*where, k))
 
 
 def encode(tree: Mapping[str, Any]) -> bytes:

@@ -32,7 +32,7 @@ def read(state_dict: Any, kind: CellKind, options: Mapping[str, Any]) -> Weights
         if match is None or (match[1] == "weight_hr" and kind.name != "lstm"):
             raise OptionError(
                 f"unexpected parameter {shown(name)}: a {kind.name} has weight_ih_l0, weight_hh_l0, bias_ih_l0, "
-                "bias_hh_l0, the same for l1, …, and with _reverse for the backward direction; take off any module's prefix",
+                "bias_hh_l0, the same for l1, …, and with _reverse for backward; take off any module's prefix",
                 *where,
                 name,
             )

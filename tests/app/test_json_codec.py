@@ -409,3 +409,24 @@ def test_integers_are_written_as_plain_lists_and_views_as_what_they_show():
     assert told["lengths"] == [3, 1]
     assert told["a"] == {"shape": [3, 2], "dtype": "float64", "values": [[1, 9], [2, 10], [3, 11]]}
     assert told["s"] == [{"h": {"shape": [3, 0], "dtype": "float64", "values": [[], [], []]}}]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "[" + "1," * 150_000 + '"a"]',
+        "[" + "[1]," * 75_000 + '["a"]]',
+        "[" + "[[1]]," * 50_000 + '[["a"]]]',
+        "[[1,[1]]," + "[1,1]," * 50_000 + "[1,1]]",
+        "[" + "[]," * 100_000 + "[]]",
+        "[" + '"",' * 100_000 + "1]",
+        "[" + "{}," * 100_000 + "1]",
+    ],
+    ids=["numbers", "lists", "lists of lists", "a list among numbers", "empty lists", "strings", "objects"],
+)
+def test_a_large_body_with_a_fault_takes_no_more_memory_than_a_good_one(text):
+    tracemalloc.start()
+    answered(f'{{"a": {text}}}')
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < 55 * len(text)

@@ -226,6 +226,25 @@ def test_onnx_activations_of_a_bidirectional_net_are_a_set_per_direction():
 
 
 @pytest.mark.parametrize(
+    ("cell", "options"),
+    [
+        ("lstm" * 1000, {}),
+        ("lstm", {"forget_bias" * 1000: 1}),
+        ("lstm", {"forget_bias": [1] * 1000}),
+        ("lstm", {"forget_bias": 10**4000}),
+        ("lstm", {"activation": "tanh" * 1000}),
+        ("lstm", {"activation": {"name": "elu", "alpha": "1" * 4000}}),
+        ("lstm", {"activations": [["Tanh"]] * 1000}),
+    ],
+    ids=lambda value: str(value)[:40],
+)
+def test_a_message_does_not_repeat_what_is_long(cell, options):
+    with pytest.raises(EngineError) as caught:
+        net(cell, options)
+    assert len(caught.value.detail) < 500
+
+
+@pytest.mark.parametrize(
     ("items", "words"), [([], ""), (["a"], "a"), (["a", "b"], "a and b"), ([1, 2, 3], "1, 2 and 3")]
 )
 def test_lists_in_messages_read_as_a_sentence(items, words):

@@ -444,7 +444,13 @@ def h(rows=2, units=2, fill=0.0):
             (0, "backward", "h"),
         ),
         (GRU3, [h(), {"h": "zeros"}, h()], StateError, "must be an array of numbers, [batch, units]", (1, "h")),
-        (GRU3, [h(), {"h": np.full((2, 2), "0")}, h()], StateError, "must be an array of numbers, [batch, units]", (1, "h")),
+        (
+            GRU3,
+            [h(), {"h": np.full((2, 2), "0")}, h()],
+            StateError,
+            "must be an array of numbers, [batch, units]",
+            (1, "h"),
+        ),
         (
             GRU3,
             [h(), h(fill=np.nan), h()],
@@ -650,7 +656,7 @@ def test_options_that_the_weights_contradict_are_refused(options, message):
         ({"dtype": "flaot"}, 'dtype is \'flaot\': expected "float32" or "float64"', "dtype"),
         (
             {"bidirectional": True, "cell_options": {"direction": "forward"}},
-            "bidirectional is true and direction is 'forward': they disagree, give one",
+            "bidirectional is true and direction is 'forward', which disagree",
             "cell_options/direction",
         ),
     ],
