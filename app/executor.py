@@ -9,6 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from app.jobs import Job
+from app.problems import Problem
 
 #: A body up to this size, and a job up to this long, cost less on the event loop than a change of threads and back.
 INLINE_BYTES, INLINE_SECONDS = 64 << 10, 1e-3
@@ -34,7 +35,10 @@ class Executor:
         return encode(job.run())
 
     async def _in_thread(self, work: Callable[[], bytes]) -> bytes:
-        return await asyncio.get_running_loop().run_in_executor(self._pool, self._counted, work)
+        try:
+            return await asyncio.get_running_loop().run_in_executor(self._pool, self._counted, work)
+        except asyncio.CancelledError:  # by the server, when it stops
+            raise Problem(503, "shutting down: the time for requests under way is over") from None
 
     def _counted(self, work: Callable[[], bytes]) -> bytes:
         with self._lock:

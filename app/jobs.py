@@ -54,25 +54,26 @@ class Jobs:
         net = self.registry.plan(request, inputs.shape[-1] or None if inputs.ndim > 1 else None)
         if isinstance(request.inputs, Ragged):
             batch_size, max_time = len(lengths), int(lengths.max())
+            limits.check_batch(self.settings, batch_size, max_time, net.input_size)
             pack = partial(PackedBatch.concatenated, inputs, lengths)
             total = len(inputs)
         else:
             if inputs.size == 0 and inputs.ndim < 3:  # [] and [[], []] name no features
                 inputs = np.zeros((*inputs.shape, *(0,) * (2 - inputs.ndim), net.input_size))
             batch_size, max_time = _batch_and_time(inputs, request.time_major)
+            limits.check_batch(self.settings, batch_size, max_time, net.input_size)
             packing = Packing(check_lengths(lengths, batch_size, max_time), max_time)
             pack = partial(net.pack, inputs, packing, time_major=request.time_major)
             total = packing.total
-        limits.check_batch(self.settings, batch_size, max_time, net.input_size)
         returned = _returned(request, net, "outputs")
-        self._check_memory(request, net, returned, (total, batch_size, batch_size * max_time))
+        numbers = self._check_memory(request, net, returned, (total, batch_size, batch_size * max_time))
 
         def run() -> Answer:
             ready = self.registry.ready(net, request)
             result = ready.forward(pack(), _state(request.initial_state), gates="gates" in returned)
             return _run_answer(ready, result, returned, request.time_major)
 
-        return Job(_seconds(request, net, max_time, total), run)
+        return Job(_seconds(request, net, max_time, total, numbers), run)
 
     def step(self, fields: dict[str, Any]) -> Job:
         """POST /step: one cell call."""
@@ -85,17 +86,17 @@ class Jobs:
         rows = len(inputs)
         limits.check_batch(self.settings, rows, 1, net.input_size)
         returned = _returned(request, net, "output")
-        self._check_memory(request, net, returned, (rows, rows, rows))
+        numbers = self._check_memory(request, net, returned, (rows, rows, rows))
 
         def run() -> Answer:
             ready = self.registry.ready(net, request)
             result = ready.forward(batch, _state(request.state), gates="gates" in returned, state_name="state")
             return _step_answer(ready, result, returned)
 
-        return Job(_seconds(request, net, 1, rows), run)
+        return Job(_seconds(request, net, 1, rows, numbers), run)
 
-    def _check_memory(self, request: NetRequest, net: Network, returned: set[str], sizes: tuple[int, int, int]) -> None:
-        """Counts what the engine takes and what the answer takes, as arrays and as text, before any of it is there."""
+    def _check_memory(self, request: NetRequest, net: Network, returned: set[str], sizes: tuple[int, int, int]) -> int:
+        """Counts what engine and answer take, before any of it is there; returns how many numbers the answer has."""
         steps, rows, padded = sizes
         values = {
             "outputs": padded * net.output_size,
@@ -107,11 +108,13 @@ class Jobs:
             "weights": net.parameters,
         }
         itemsize = net.dtype.itemsize
-        answer = sum(values[name] for name in returned) * (itemsize + TEXT_BYTES[itemsize])
+        numbers = sum(values[name] for name in returned)
+        answer = numbers * (itemsize + TEXT_BYTES[itemsize])
         drawn = 0 if request.weights is not None else net.parameters * (8 + 3 * itemsize)
         engine = net.footprint(steps, rows, gates="gates" in returned)
         packed = steps * (net.input_size * itemsize + 32) + padded  # the batch, and where its rows stand
         limits.check_memory(self.settings, packed + engine + answer + drawn)
+        return numbers
 
 
 def _sequences(request: RunRequest) -> tuple[Array, Any]:
@@ -171,11 +174,11 @@ def _returned(request: NetRequest, net: Network, output: str) -> set[str]:
     return {output if name == "outputs" else name for name in request.returned}
 
 
-def _seconds(request: NetRequest, net: Network, max_time: int, steps: int) -> float:
-    weights = net.parameters
-    numbers = steps * net.output_size + (0 if request.weights is None else weights)
-    drawn = weights if request.weights is None else 0
-    return len(net.layers) * max_time * PER_STEP + steps * weights * PER_FMA + drawn * PER_DRAW + numbers * PER_NUMBER
+def _seconds(request: NetRequest, net: Network, max_time: int, steps: int, numbers: int) -> float:
+    """About how long a job takes that answers with so many numbers."""
+    drawn = net.parameters if request.weights is None and not net.is_ready else 0
+    loop = len(net.layers) * max_time * PER_STEP + steps * net.parameters * PER_FMA
+    return loop + drawn * PER_DRAW + numbers * PER_NUMBER
 
 
 def _state(given: Any) -> Any:

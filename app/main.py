@@ -8,10 +8,12 @@ from contextlib import asynccontextmanager
 import orjson
 from fastapi import FastAPI
 from starlette.middleware import Middleware
+from starlette.routing import Route
 from starlette.staticfiles import StaticFiles
 
 from app import __version__, codecs, openapi, problems
 from app.executor import Executor
+from app.head import HeadMiddleware
 from app.jobs import Jobs
 from app.metrics import Metrics, MetricsMiddleware
 from app.registry import Registry
@@ -52,12 +54,14 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     app.state.ready = False
     app.state.executor = executor
     problems.install(app)
-    app.router.routes.extend(compute.routes(jobs, executor, settings.max_body_bytes))
-    app.include_router(service.router(metrics.registry))
+    hot = compute.routes(jobs, executor, settings.max_body_bytes)
+    others = service.router(metrics.registry)
+    app.router.routes.extend(hot)
+    app.include_router(others)
     app.mount("/static", StaticFiles(directory=service.STATIC), name="static")
     openapi.install(app)
-    paths = frozenset(path for route in app.router.routes if isinstance(path := getattr(route, "path", None), str))
-    app.user_middleware.append(Middleware(MetricsMiddleware, metrics, paths))
+    paths = frozenset(route.path for route in (*hot, *others.routes) if isinstance(route, Route))
+    app.user_middleware += [Middleware(MetricsMiddleware, metrics, paths), Middleware(HeadMiddleware)]
     return app
 
 

@@ -89,8 +89,8 @@ class StepRequest(NetRequest):
 class ArrayOut(BaseModel):
     """An array."""
 
-    shape: list[int]
-    dtype: Literal["float32", "float64"]
+    shape: list[int] = Field(description="sizes of its axes")
+    dtype: Literal["float32", "float64"] = Field(description="type that was computed in")
     values: list[Any] = Field(description="nested to match `shape`")
 
 
@@ -100,14 +100,14 @@ _StateOut = dict[str, ArrayOut | dict[str, ArrayOut]]
 class ModelInfo(BaseModel):
     """The network that answered."""
 
-    cell: str
-    num_layers: int
-    num_units: list[int]
-    input_size: int
-    bidirectional: bool | list[bool]
+    cell: str = Field(description='"rnn", "lstm" or "gru"')
+    num_layers: int = Field(description="stacked layers")
+    num_units: list[int] = Field(description="units of each layer")
+    input_size: int = Field(description="features of a time step")
+    bidirectional: bool | list[bool] = Field(description="whether layers run both ways; per layer where they differ")
     parameters: int = Field(description="weights, counted as they were given")
     state_size: list[dict[str, Any]] = Field(description="columns of each array of `state`")
-    output_size: int
+    output_size: int = Field(description="columns of the outputs")
     kernel: str = Field(description='"fused", or "numpy" for the plain loop')
     residual: list[bool] | None = Field(None, description="layers that add their input to their output, where any does")
 
@@ -115,43 +115,50 @@ class ModelInfo(BaseModel):
 class RunAnswer(BaseModel):
     """Outputs and final states."""
 
-    model: ModelInfo
-    lengths: list[int]
+    model: ModelInfo = Field(description="the network that answered")
+    lengths: list[int] = Field(description="real time steps of each row")
     outputs: ArrayOut | None = Field(None, description="[batch, max_time, units], exactly 0 past a row's length")
     state: list[_StateOut] | None = Field(None, description="after each row's last real step, one entry per layer")
-    last_output: ArrayOut | None = None
-    predictions: ArrayOut | None = None
-    gates: list[dict[str, Any]] | None = None
-    weights: dict[str, Any] | None = None
+    last_output: ArrayOut | None = Field(
+        None, description="[batch, units]: forward at each row's last real step, backward at its first; 0 without steps"
+    )
+    predictions: ArrayOut | None = Field(
+        None, description="[batch, max_time, n], what the readout makes of the outputs"
+    )
+    gates: list[dict[str, Any]] | None = Field(
+        None, description="per layer, each gate's activations [batch, max_time, units] by name; by direction if both"
+    )
+    weights: dict[str, Any] | None = Field(None, description="as `weights` in a request, in the layout they came in")
 
 
 class StepAnswer(BaseModel):
     """The output and the next state."""
 
-    model: ModelInfo
-    output: ArrayOut | None = None
-    state: list[_StateOut] | None = None
-    predictions: ArrayOut | None = None
-    gates: list[dict[str, Any]] | None = None
-    weights: dict[str, Any] | None = None
+    model: ModelInfo = Field(description="the network that answered")
+    output: ArrayOut | None = Field(None, description="[batch, units]")
+    state: list[_StateOut] | None = Field(None, description="the next state, one entry per layer")
+    last_output: ArrayOut | None = Field(None, description="the same as `output`")
+    predictions: ArrayOut | None = Field(None, description="[batch, n], what the readout makes of the output")
+    gates: list[dict[str, Any]] | None = Field(None, description="per layer, each gate's activations [batch, units]")
+    weights: dict[str, Any] | None = Field(None, description="as `weights` in a request, in the layout they came in")
 
 
 class OptionOut(BaseModel):
     """One entry of `cell_options`."""
 
-    type: str
-    default: Any
-    meaning: str
+    type: str = Field(description="kind of value")
+    default: Any = Field(description="what it is where it is not given")
+    meaning: str = Field(description="what it does")
 
 
 class CellOut(BaseModel):
     """A cell."""
 
-    name: str
-    equations: list[str]
+    name: str = Field(description="what `cell` calls it")
+    equations: list[str] = Field(description="one time step")
     gates: list[str] = Field(description="in the order of `gates` in an answer")
     state: list[str] = Field(description="names of the state's arrays")
-    options: dict[str, OptionOut]
+    options: dict[str, OptionOut] = Field(description="what `cell_options` takes")
     names: dict[str, list[str]] = Field(description="what each framework calls it; `cell` takes these too")
     weights: dict[str, list[str]] = Field(description="a layer's variables in each layout of `weights`")
     gate_order: dict[str, list[str]] = Field(description="order of the gates' blocks in each layout's variables")
@@ -177,25 +184,25 @@ class CellOut(BaseModel):
 class CellsOut(BaseModel):
     """All cells."""
 
-    cells: list[CellOut]
+    cells: list[CellOut] = Field(description="one entry a cell")
 
 
 class Fault(BaseModel):
     """A field at fault."""
 
     pointer: str = Field(description="JSON pointer into the request")
-    detail: str
+    detail: str = Field(description="what is wrong there")
 
 
 class ProblemOut(BaseModel):
     """An error (RFC 9457)."""
 
-    type: str
-    title: str
-    status: int
+    type: str = Field(description="about:blank: the status says which kind")
+    title: str = Field(description="the status in words")
+    status: int = Field(description="the HTTP status")
     detail: str = Field(description="what was expected, what came, what to do")
     error: str = Field(description="the same as `detail`")
-    errors: list[Fault] | None = None
+    errors: list[Fault] | None = Field(None, description="the fields at fault, where there are any")
 
 
 _Request = TypeVar("_Request", bound=NetRequest)
@@ -222,7 +229,8 @@ def _check_lists(value: Any, where: tuple[str | int, ...]) -> None:
         for k, item in enumerate(value):
             if item is None or isinstance(item, (str, bool, int, float)):
                 at = (*where, k)
-                raise Problem(422, f"{pointer(at)} is {kind_of(item)}, expected a number", at)
+                expected = "a whole number" if where[0] == "lengths" else "numbers"
+                raise Problem(422, f"{pointer(at)} is {kind_of(item)}, {shown(item)}: expected {expected}", at)
             _check_lists(item, (*where, k))
 
 

@@ -14,7 +14,7 @@ from typing import Any, TypeAlias
 import numpy as np
 
 from rnn_engine.errors import OptionError, nearest, shown
-from rnn_engine.types import Array
+from rnn_engine.types import Array, is_number
 
 Function: TypeAlias = Callable[[Array, float, float], Array]
 InPlace: TypeAlias = Callable[[Array, Array], Any]
@@ -250,10 +250,9 @@ def activation(spec: Any, *where: str | int) -> BoundActivation:
         if key not in defaults:
             has = f"it has {' and '.join(defaults)}" if defaults else "it has no numbers"
             raise OptionError(f"the activation {shown(name)} has no {shown(key)}: {has}", *where, key)
-        if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
-            raise OptionError(
-                f"{key} of the activation {shown(name)} is a finite number; got {shown(value)}", *where, key
-            )
+        if not is_number(value) or (name == "celu" and value == 0):
+            expected = "a finite number other than 0" if name == "celu" else "a finite number"
+            raise OptionError(f"{key} of the activation {name!r} is {shown(value)}: expected {expected}", *where, key)
     return BoundActivation(name, **{key: float(numbers.get(key, value)) for key, value in defaults.items()})
 
 

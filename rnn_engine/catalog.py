@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -10,6 +9,7 @@ from typing import Any
 from rnn_engine.activations import ACTIVATIONS, activation
 from rnn_engine.cells import BasicRNNCell, GRUCell, LSTMCell, WeightedCell
 from rnn_engine.errors import OptionError, nearest, shown
+from rnn_engine.types import is_number
 
 DIRECTIONS = ("forward", "reverse", "bidirectional")
 
@@ -24,16 +24,12 @@ class Option:
     check: Callable[[Any], str | None]
 
 
-def _is_number(value: Any) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
-
-
 def _number(value: Any) -> str | None:
-    return None if _is_number(value) else "a finite number"
+    return None if is_number(value) else "a finite number"
 
 
 def _bound(value: Any) -> str | None:
-    return None if value is None or (_is_number(value) and value > 0) else "a positive number, or null for no clipping"
+    return None if value is None or (is_number(value) and value > 0) else "a positive number, or null for no clipping"
 
 
 def _size(value: Any) -> str | None:
@@ -60,7 +56,7 @@ def _list_of_names(value: Any) -> str | None:
 
 
 def _list_of_numbers(value: Any) -> str | None:
-    fits = value is None or (isinstance(value, list) and all(_is_number(v) for v in value))
+    fits = value is None or (isinstance(value, list) and all(is_number(v) for v in value))
     return None if fits else "a list of finite numbers"
 
 

@@ -252,7 +252,8 @@ class Network:
             if gates:
                 room = {s: np.empty(cell.blocks_of(packing.total), cell.dtype) for s, cell in layer.cells.items()}
             outputs = layer.run(batch, state, room)
-            self._check_finite(k, batch, outputs, state, None if initial_state is None else initial[k])
+            seen = [outputs.data, *(room or {}).values()]
+            self._check_finite(k, batch, seen, state, None if initial_state is None else initial[k])
             if room is not None:
                 traced.append(layer.named_gates(room))
             states.append(packing.unsorted_state(state))
@@ -339,7 +340,7 @@ class Network:
         with np.errstate(over="ignore"):
             data = batch.data.astype(self.dtype, copy=False)
         if not np.isfinite(data).all():
-            step, row = _first_bad(batch.with_data(data))
+            step, row = _first_bad(batch, [data])
             raise NonFiniteError(
                 f"inputs have a value that is not finite in {self.dtype}, at step {step} of row {row}", "inputs"
             )
@@ -363,15 +364,15 @@ class Network:
         ]
 
     def _check_finite(
-        self, k: int, batch: PackedBatch, outputs: PackedBatch, state: FlatState, initial: FlatState | None
+        self, k: int, batch: PackedBatch, seen: list[Array], state: FlatState, initial: FlatState | None
     ) -> None:
         """Raises NonFiniteError that names layer and step if the layer's outputs or state are not finite."""
         carried = (part for parts in state.values() for part in parts[:-1])  # h, the last, stands in the outputs
-        if np.isfinite(outputs.data).all() and all(np.isfinite(part).all() for part in carried):
+        if all(np.isfinite(part).all() for part in (*seen, *carried)):
             return
         layer = self.layers[k]
         began = initial or layer.zero_state(batch.packing.batch_size)
-        step, row = layer.first_overflow(batch, began) or _first_bad(outputs)
+        step, row = layer.first_overflow(batch, began) or _first_bad(batch, seen)
         raise NonFiniteError(
             f"layer {k} overflows {self.dtype} at step {step} of row {row} (all counted from 0): scale the inputs or "
             "the weights down" + (', or ask for dtype "float64"' if self.dtype == np.float32 else "")
@@ -389,7 +390,10 @@ class Network:
         return outputs.with_data(data)
 
 
-def _first_bad(batch: PackedBatch) -> tuple[int, int]:
-    """(step, row) of the first row of data with a value that is not finite."""
-    at = int(np.argmin(np.isfinite(batch.data).all(axis=1)))
+def _first_bad(batch: PackedBatch, arrays: Sequence[Array]) -> tuple[int, int]:
+    """(step, row) of the first step with a value that is not finite, in arrays [N, any] or [G, N, U]."""
+    fine = np.ones(batch.packing.total, bool)
+    for array in arrays:
+        fine &= np.isfinite(array).all(axis=(0, 2) if array.ndim == 3 else 1)
+    at = int(np.argmin(fine))
     return int(batch.packing.times[at]), int(batch.packing.rows[at])

@@ -4,7 +4,7 @@ The rows of a batch are sorted longest first and laid out time-major, so that th
 first n_t ones, and the real steps of the whole batch stand in one array [N, D]:
 
     row 0  a0 a1 a2 a3        data         a0 b0 c0 | a1 b1 c1 | a2 b2 | a3
-    row 1  b0 b1 b2      ->   batch_sizes  3          3          2       1
+    row 1  b0 b1 b2      ->   alive        3          3          2       1
     row 2  c0 c1
 
 Nothing is computed for padding, and nothing in it can leak: it is not there.

@@ -95,7 +95,7 @@ def _read_layer(layer: Any, units: int, dtype: Any, where: tuple[str | int, ...]
         if bias.shape != kernel.shape[1:]:
             raise ShapeError(f"bias has shape {list(bias.shape)}, expected {list(kernel.shape[1:])}", *where, "bias")
     spec = layer.get("activation")
-    act = None if spec == "softmax" else activation(spec, *where, "activation")
+    act = None if isinstance(spec, str) and spec == "softmax" else activation(spec, *where, "activation")
     return Dense(np.ascontiguousarray(kernel), bias, act)
 
 

@@ -11,6 +11,7 @@ Shapes stand on signatures in these letters:
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple, TypeAlias
 
@@ -81,3 +82,10 @@ def as_numbers(value: Any) -> Array | None:
     except (ValueError, TypeError, OverflowError):
         return None
     return array if array.dtype.kind in "fiu" else None
+
+
+def is_number(value: Any) -> bool:
+    """Whether this is one number that a float64 can hold, and no boolean."""
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        return False
+    return abs(value) <= sys.float_info.max  # false for NaN; whole numbers of any size can be compared

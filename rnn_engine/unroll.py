@@ -180,7 +180,7 @@ def _copy_state(into: State, given: State) -> None:
     """Copies a state that the caller gave into zeros of the shape it must have."""
     if isinstance(into, tuple):
         if not isinstance(given, (tuple, list)) or len(given) != len(into):
-            count = f"{len(given)} parts" if isinstance(given, (tuple, list)) else "a single array"
+            count = f"{len(given)} part(s)" if isinstance(given, (tuple, list)) else "a single array"
             raise StateError(f"initial_state has {count}, the cell's state has {len(into)}", "initial_state")
         for inner, part in zip(into, given, strict=True):
             _copy_state(inner, part)
@@ -221,7 +221,8 @@ def raw_rnn(cell: RNNCell, loop_fn: LoopFunction) -> tuple[Array, State, Any]:
         finished |= np.asarray(now_finished, dtype=bool)
     if not emitted:
         shape = (cell.output_size,) if emit_structure is None else np.shape(emit_structure)
-        return np.zeros((0, len(finished), *shape), np.asarray(inputs).dtype), state, loop_state
+        like = inputs if emit_structure is None else emit_structure
+        return np.zeros((0, len(finished), *shape), np.asarray(like).dtype), state, loop_state
     return np.stack(emitted), state, loop_state
 
 

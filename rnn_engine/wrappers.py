@@ -58,9 +58,10 @@ class MultiRNNCell(RNNCell):
                 raise StateError(f"state has shape {list(np.shape(state))}, expected [batch, {ends[-1]}]", "state")
             return np.split(state, ends[:-1], axis=1)
         if not isinstance(state, (tuple, list)) or len(state) != len(self.cells):
-            given = len(state) if isinstance(state, (tuple, list)) else "no tuple of"
+            given = f"{len(state)} layer(s)" if isinstance(state, (tuple, list)) else "no tuple of layers"
             raise StateError(
-                f"state has {given} layers, the stack has {len(self.cells)}: give one state per layer", "state"
+                f"state has {given}, the stack has {len(self.cells)} layers: give a tuple with one state per layer",
+                "state",
             )
         return state
 

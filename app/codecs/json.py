@@ -30,7 +30,7 @@ LISTS: tuple[type[Any], ...] = (list,) if simdjson is None else (simdjson.Array,
 OBJECTS: tuple[type[Any], ...] = (dict,) if simdjson is None else (simdjson.Object, dict)
 
 MAX_DEPTH = 32  # of nested lists and objects, and an array's rank
-MAX_SIZE = 1 << 48  # of one of an array's axes, the others being 0
+MAX_SIZE = 1 << 59  # of an array without its axes of size 0: as far as NumPy goes
 MANY_KEYS = 2000
 
 #: Arrays of these dtypes are written as objects, all others as plain lists.
@@ -235,11 +235,9 @@ def _described(given: dict[str, Any], where: Path) -> Array | Ragged:
         return values
     flat = isinstance(shape, np.ndarray) and shape.ndim == 1 and (shape.dtype.kind == "i" or not shape.size)
     if not flat or shape.size > MAX_DEPTH or (shape < 0).any():
-        raise Problem(
-            422, f"shape must be a list of at most {MAX_DEPTH} whole numbers of at least 0", (*where, "shape")
-        )
+        raise Problem(422, f"shape must be a list of at most {MAX_DEPTH} whole numbers from 0 on", (*where, "shape"))
     sizes = [int(size) for size in shape]
-    fits = math.prod(sizes) == values.size and max(sizes, default=0) <= MAX_SIZE
+    fits = math.prod(sizes) == values.size and math.prod(n for n in sizes if n) <= MAX_SIZE
     if not fits or not (values.ndim == 1 or list(values.shape) == sizes or values.size == 0):
         raise Problem(
             422, f"shape is {shown(sizes)}, but the values have shape {list(values.shape)}", (*where, "shape")
@@ -274,22 +272,25 @@ def _check_leaves(tree: Any, where: Path) -> None:
 
 def _mixed(given: Any, where: Path) -> Problem:
     """Names the first leaf of an array that is no number."""
-    tree = given if isinstance(given, list) else given.as_list()
-    rank, _ = _probe(tree, where)
-    level: list[tuple[Path, Any]] = [(where, tree)]
-    for depth in range(rank):
-        below = []
-        for place, items in level:
-            for k, item in enumerate(items):
-                if depth < rank - 1 and not isinstance(item, list):
-                    return Problem(
-                        422, f"{pointer((*place, k))} is {_kind(item)}, expected a list of numbers", (*place, k)
-                    )
-                if depth == rank - 1 and not _is_number(item):
-                    return Problem(422, f"{pointer((*place, k))} is {_kind(item)}, expected a number", (*place, k))
-                below.append(((*place, k), item))
-        level = below
-    return Problem(422, f"{pointer(where)} must be an array of numbers", where)
+    rank, _ = _probe(given, where)
+    found = _odd_one(given, rank)
+    if found is None:
+        return Problem(422, f"{pointer(where)} must be an array of numbers", where)
+    path, item = found
+    at = (*where, *path)
+    expected = "a number" if len(path) == rank else "a list of numbers"
+    return Problem(422, f"{pointer(at)} is {_kind(item)}, expected {expected}", at)
+
+
+def _odd_one(items: Any, rank: int) -> tuple[Path, Any] | None:
+    """The path to the first thing that is no list above the last level, or no number on it; and that thing."""
+    for k, item in enumerate(items):
+        if not (_is_number(item) if rank == 1 else isinstance(item, LISTS)):
+            return (k,), item
+        deeper = _odd_one(item, rank - 1) if rank > 1 else None
+        if deeper is not None:
+            return (k, *deeper[0]), deeper[1]
+    return None
 
 
 def _is_number(value: Any) -> bool:

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import orjson
 
+from app.codecs.json import MAX_DEPTH
 from app.codecs.json import decode as decode_json
 from app.problems import Problem
 from rnn_engine.types import Array
@@ -42,7 +43,7 @@ def decode(body: bytes) -> dict[str, Any]:
     metadata = header.pop("__metadata__", {})
     if not isinstance(metadata, dict) or not all(isinstance(value, str) for value in metadata.values()):
         raise _broken("__metadata__ must be an object of strings")
-    fields = decode_json(metadata["request"].encode()) if "request" in metadata else {}
+    fields = decode_json(metadata["request"].encode("utf-8", "replace")) if "request" in metadata else {}
     end = 0
     for name, entry in sorted(header.items(), key=lambda item: _begin(item[1])):
         array, begin, end_of_this = _tensor(name, entry, data)
@@ -52,7 +53,7 @@ def decode(body: bytes) -> dict[str, Any]:
         _put(fields, name, array)
     if end != len(data):
         raise _broken(f"the tensors end at {end}, the body has {len(data)} bytes after its header")
-    return _as_lists(fields)
+    return {name: _as_lists(value) for name, value in fields.items()}
 
 
 def _header(body: bytes) -> tuple[dict[str, Any], memoryview]:
@@ -95,7 +96,8 @@ def _tensor(name: str, entry: Any, data: memoryview) -> tuple[Array, int, int]:
 
 
 def _naturals(value: Any) -> bool:
-    return isinstance(value, list) and all(type(item) is int and item >= 0 for item in value)
+    most = 1 << 48
+    return isinstance(value, list) and len(value) <= MAX_DEPTH and all(type(n) is int and 0 <= n <= most for n in value)
 
 
 def _put(fields: dict[str, Any], name: str, array: Array) -> None:

@@ -12,7 +12,7 @@ import numpy as np
 from rnn_engine.activations import BoundActivation, activation
 from rnn_engine.errors import EngineError, OptionError, ShapeError, StateError, listed, shown
 from rnn_engine.initializers import Initializer, RandomWords, Shape, draw
-from rnn_engine.types import Array, Parameters, State, StateSize, float_dtype, map_state
+from rnn_engine.types import Array, Parameters, State, StateSize, float_dtype, is_number, map_state
 
 
 class RNNCell(ABC):
@@ -214,7 +214,7 @@ def positive_or_none(number: Any, name: str) -> float | None:
     """A bound, checked: a positive number, or None for no bound."""
     if number is None:
         return None
-    if isinstance(number, bool) or not isinstance(number, (int, float)) or not math.isfinite(number) or number <= 0:
+    if not is_number(number) or number <= 0:
         raise OptionError(f"{name} is {shown(number)}: expected a positive number, or nothing for no clipping", name)
     return float(number)
 

@@ -104,8 +104,8 @@ def units_of(array: Array, axis: int, kind: CellKind, blocks: int, *where: str |
     size = array.shape[axis]
     if size == 0 or size % blocks:
         raise ShapeError(
-            f"{where[-1]} has shape {list(array.shape)}: a {kind.name} has {blocks} units of "
-            f"{'columns' if axis else 'rows'}, and {size} is no positive multiple of {blocks}",
+            f"{where[-1]} has shape {list(array.shape)}: its {'columns' if axis else 'rows'} are {blocks} for every "
+            f"unit of this {kind.name}, and {size} is no positive multiple of {blocks}",
             *where,
         )
     return size // blocks
