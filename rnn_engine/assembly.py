@@ -115,7 +115,7 @@ def _units_per_layer(num_units: Any, num_layers: int | None) -> list[int]:
 def _sides(direction: Any, bidirectional: bool | None) -> tuple[Direction, ...]:
     if direction is not None and bidirectional is not None and bidirectional != (direction == "bidirectional"):
         raise OptionError(
-            f"bidirectional is {str(bidirectional).lower()} and direction is {shown(direction)}, which disagree: give one",
+            f"bidirectional is {str(bidirectional).lower()}, direction is {shown(direction)}, which disagree: give one",
             "cell_options",
             "direction",
         )

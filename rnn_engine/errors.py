@@ -51,7 +51,7 @@ def shown(value: object, most: int = 60) -> str:
 def nearest(name: str, known: Iterable[str]) -> str:
     """The end of a message about an unknown name: a guess at what was meant, then all that is known."""
     names = sorted(known)
-    guess = difflib.get_close_matches(name[:64].lower(), names, n=1, cutoff=0.5)
+    guess = difflib.get_close_matches(name[:64].lower(), names, n=1, cutoff=0.55)
     meant = f"did you mean `{guess[0]}`? " if guess else ""
     return f"{meant}Known: {', '.join(names)}"
 

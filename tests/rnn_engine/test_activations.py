@@ -175,9 +175,17 @@ def test_what_is_told_of_an_activation_reads_back_as_the_same(spec):
         ({"alpha": 1}, 'an object with "name" (and "alpha", "beta"); got None', ()),
         ({"name": "tanh", "alpha": 1}, "the activation 'tanh' has no 'alpha': it has no numbers", ("alpha",)),
         ({"name": "elu", "beta": 1}, "the activation 'elu' has no 'beta': it has alpha", ("beta",)),
-        ({"name": "elu", "alpha": True}, "alpha of the activation 'elu' is a finite number; got True", ("alpha",)),
-        ({"name": "elu", "alpha": math.nan}, "alpha of the activation 'elu' is a finite number; got nan", ("alpha",)),
-        ({"name": "affine", "beta": "1"}, "beta of the activation 'affine' is a finite number; got '1'", ("beta",)),
+        ({"name": "elu", "alpha": True}, "alpha of the activation 'elu' is True: expected a finite number", ("alpha",)),
+        (
+            {"name": "elu", "alpha": math.nan},
+            "alpha of the activation 'elu' is nan: expected a finite number",
+            ("alpha",),
+        ),
+        (
+            {"name": "affine", "beta": "1"},
+            "beta of the activation 'affine' is '1': expected a finite number",
+            ("beta",),
+        ),
     ],
 )
 def test_says_what_is_wrong_with_a_spec_and_where(spec, message, where):

@@ -236,7 +236,7 @@ FAULTS = [
     (
         "lstm",
         changed("tensorflow", "lstm", "kernel", np.zeros((5, 7))),
-        "kernel has shape [5, 7]: a lstm has 4 units of columns, and 7 is no positive multiple of 4",
+        "kernel has shape [5, 7]: its columns are 4 for every unit of this lstm, and 7 is no positive multiple of 4",
         "weights/layers/0/kernel",
     ),
     (
@@ -314,7 +314,7 @@ FAULTS = [
     (
         "lstm",
         zeros("pytorch", "gru"),
-        "weight_hh_l0 has shape [6, 2]: a lstm has 4 units of rows, and 6 is no positive multiple of 4",
+        "weight_hh_l0 has shape [6, 2]: its rows are 4 for every unit of this lstm, and 6 is no positive multiple of 4",
         "weights/state_dict/weight_hh_l0",
     ),
     (

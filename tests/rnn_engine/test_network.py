@@ -656,7 +656,7 @@ def test_options_that_the_weights_contradict_are_refused(options, message):
         ({"dtype": "flaot"}, 'dtype is \'flaot\': expected "float32" or "float64"', "dtype"),
         (
             {"bidirectional": True, "cell_options": {"direction": "forward"}},
-            "bidirectional is true and direction is 'forward', which disagree",
+            "bidirectional is true, direction is 'forward', which disagree: give one",
             "cell_options/direction",
         ),
     ],

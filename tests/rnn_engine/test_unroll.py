@@ -305,7 +305,7 @@ ZEROS = np.zeros((B, T, D))
         ),
         (
             lambda: dynamic_rnn(STACK, ZEROS, initial_state=(np.zeros((B, 4)),) * 2),
-            "initial_state has 2 parts, the cell's state has 3",
+            "initial_state has 2 part(s), the cell's state has 3",
             ("initial_state",),
         ),
         (

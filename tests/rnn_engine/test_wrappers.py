@@ -96,10 +96,14 @@ def test_wrappers_have_the_sizes_of_the_cell_inside(wrap):
         ),
         (
             lambda: MultiRNNCell([GRUCell(4)] * 3)(X, (H, H)),
-            "state has 2 layers, the stack has 3: give one state per layer",
+            "state has 2 layer(s), the stack has 3 layers: give a tuple with one state per layer",
             ("state",),
         ),
-        (lambda: MultiRNNCell([GRUCell(4)] * 3)(X, H), "the stack has 3: give one state per layer", ("state",)),
+        (
+            lambda: MultiRNNCell([GRUCell(4)] * 3)(X, H),
+            "the stack has 3 layers: give a tuple with one state per layer",
+            ("state",),
+        ),
         (
             lambda: MultiRNNCell([GRUCell(4), GRUCell(4)], state_is_tuple=False)(X, H),
             "state has shape [2, 4], expected [batch, 8]",
