@@ -352,10 +352,10 @@ class Network:
         if not isinstance(given, (list, tuple)):
             raise StateError(f"{name} is a list with one state per layer, bottom layer first", name)
         if len(given) != len(self.layers):
-            counts = [f"{n} layer{'s' * (n != 1)}" for n in (len(given), len(self.layers))]
+            count = f"{len(given)} layer{'s' * (len(given) != 1)}"
             raise StateError(
-                f"{name} has {counts[0]}, the model has {counts[1]}: give one state per layer, or leave it out for "
-                "zeros",
+                f"{name} has {count}, the model has {len(self.layers)}: give one state per layer, or leave it out "
+                "for zeros",
                 name,
             )
         return [

@@ -405,7 +405,7 @@ def h(rows=2, units=2, fill=0.0):
             LSTM,
             [h()] * 2,
             StateError,
-            "initial_state has 2 layers, the model has 1 layer: give one state per layer",
+            "initial_state has 2 layers, the model has 1: give one state per layer",
             (),
         ),
         (GRU3, h(), StateError, "initial_state is a list with one state per layer, bottom layer first", ()),
