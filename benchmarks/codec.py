@@ -27,6 +27,7 @@ from starlette.routing import Route
 from app.codecs import DEFAULT
 from app.codecs.json import simdjson
 from app.routes.compute import read_body
+from benchmarks.asgi import post
 
 SHAPES = {12_800: (1, 100, 128), 409_600: (32, 100, 128)}
 Floats = list[list[list[float]]]
@@ -68,35 +69,6 @@ def application(outputs: np.ndarray) -> FastAPI:
     app.router.routes.append(Route("/ours/decode", our_decode, methods=["POST"]))
     app.router.routes.append(Route("/ours/encode", our_encode, methods=["POST"]))
     return app
-
-
-async def post(app: FastAPI, path: str, body: bytes) -> bytes:
-    """The answer's body."""
-    scope = {
-        "type": "http",
-        "asgi": {"version": "3.0"},
-        "http_version": "1.1",
-        "method": "POST",
-        "scheme": "http",
-        "path": path,
-        "raw_path": path.encode(),
-        "query_string": b"",
-        "headers": [(b"content-type", b"application/json"), (b"content-length", str(len(body)).encode())],
-        "client": ("127.0.0.1", 1),
-        "server": ("127.0.0.1", 8000),
-    }
-    parts: list[bytes] = []
-
-    async def receive() -> dict[str, Any]:
-        return {"type": "http.request", "body": body, "more_body": False}
-
-    async def send(message: dict[str, Any]) -> None:
-        if message.get("status", 200) != 200:
-            raise SystemExit(f"{path} answered {message['status']}")
-        parts.append(message.get("body", b""))
-
-    await app(scope, receive, send)
-    return b"".join(parts)
 
 
 def interleaved(work: dict[str, Callable[[], Any]], seconds: float) -> dict[str, float]:

@@ -21,6 +21,7 @@ from app.jobs import Jobs
 from app.main import create_app
 from app.registry import Registry
 from app.settings import Settings
+from benchmarks.asgi import post
 from rnn_engine import Network, set_threads
 
 REQUEST = orjson.dumps(
@@ -33,44 +34,14 @@ REQUEST = orjson.dumps(
 )
 
 
-def call(app: Any, path: str, body: bytes) -> Callable[[], Any]:
-    """A coroutine function that posts `body` to the application and drops the answer."""
-    scope = {
-        "type": "http",
-        "asgi": {"version": "3.0"},
-        "http_version": "1.1",
-        "method": "POST",
-        "scheme": "http",
-        "path": path,
-        "raw_path": path.encode(),
-        "query_string": b"",
-        "headers": [(b"content-type", b"application/json"), (b"content-length", str(len(body)).encode())],
-        "client": ("127.0.0.1", 1),
-        "server": ("127.0.0.1", 8000),
-    }
-
-    async def receive() -> dict[str, Any]:
-        return {"type": "http.request", "body": body, "more_body": False}
-
-    async def send(message: dict[str, Any]) -> None:
-        if message.get("status", 200) != 200:
-            raise SystemExit(f"the request was answered with {message['status']}")
-
-    async def once() -> None:
-        await app(dict(scope), receive, send)
-
-    return once
-
-
 async def cpu_per_request(app: Any, repeats: int, rounds: int = 100) -> list[float]:
     """Microseconds of the process' CPU time per request, one figure a round."""
-    once = call(app, "/run", REQUEST)
     figures = []
     async with app.router.lifespan_context(app):
         for _ in range(rounds):
             began = time.process_time()
             for _ in range(repeats):
-                await once()
+                await post(app, "/run", REQUEST)
             figures.append(1e6 * (time.process_time() - began) / repeats)
     return figures
 

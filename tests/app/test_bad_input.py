@@ -261,7 +261,7 @@ FIELDS = {
     ),
     # initial_state
     "a state for no layer": ({"initial_state": []}, "/initial_state", ["0 layers", "1"]),
-    "a state for two layers": ({"initial_state": [{"c": H, "h": H}] * 2}, "/initial_state", ["2 layers", "1 layer"]),
+    "a state for two layers": ({"initial_state": [{"c": H, "h": H}] * 2}, "/initial_state", ["2 layers", "has 1"]),
     "a state that is an object": ({"initial_state": {"c": H, "h": H}}, "/initial_state", ["list"]),
     "a state that is an array": ({"initial_state": H}, "/initial_state", ["list"]),
     "a state that is a string": ({"initial_state": "zeros"}, "/initial_state", ["list"]),
