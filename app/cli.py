@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import signal
 import sys
 from typing import Any
 
@@ -41,18 +42,22 @@ def serve(**flags: str | None) -> None:
 
     logging.basicConfig(level=settings.log_level.upper(), format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     app = create_app(settings)
-    uvicorn.run(
-        app,
-        host=settings.host,
-        port=settings.port,
-        log_level=settings.log_level,
-        access_log=False,
-        server_header=False,
-        timeout_graceful_shutdown=settings.grace_seconds,
-    )
-    if app.state.executor.running:  # the grace is over; Python would wait for its threads, however long they take
-        logging.shutdown()
-        os._exit(0)
+    # uvicorn stops gracefully at SIGTERM, then raises it again: a stop that was asked for is no failure
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
+    try:
+        uvicorn.run(
+            app,
+            host=settings.host,
+            port=settings.port,
+            log_level=settings.log_level,
+            access_log=False,
+            server_header=False,
+            timeout_graceful_shutdown=settings.grace_seconds,
+        )
+    finally:
+        if app.state.executor.running:  # the grace is over; Python would wait for its threads, however long they take
+            logging.shutdown()
+            os._exit(0)
 
 
 def _settings(flags: dict[str, Any]) -> Settings:

@@ -45,8 +45,8 @@ class Registry:
         net.initialize(request.seed)
         key = _key(request, net.input_size)
         with self._lock:
-            if key not in self._seeded and not net.readout:
-                self._seeded[key] = net
+            if key not in self._seeded:
+                self._seeded[key] = net.with_readout(None)
                 self._seeded_bytes += _bytes(net)
             while self._seeded_bytes > KEPT_BYTES:
                 self._seeded_bytes -= _bytes(self._seeded.popitem(last=False)[1])

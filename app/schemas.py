@@ -83,6 +83,9 @@ class StepRequest(NetRequest):
     """One call of the cell."""
 
     inputs: Tensor = Field(description="features [batch, input_size]")
+    returned: list[Returned | Literal["output"]] | None = Field(  # type: ignore[assignment]
+        None, alias="return", description='default ["output", "state"], and "predictions" where there is a readout'
+    )
     state: StateIn = Field(None, description="one entry per layer, as `state` in an answer; default: zeros")
 
 

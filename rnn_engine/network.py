@@ -136,7 +136,7 @@ class Network:
 
     def with_readout(self, readout: Any) -> Network:
         """The same layers with dense layers behind them; see `read_readout` for what it takes. None for none."""
-        if readout is None:
+        if readout is None and not self.readout:
             return self
         other = copy(self)
         other.readout = read_readout(readout, self.output_size, self.dtype)

@@ -32,6 +32,7 @@ OBJECTS: tuple[type[Any], ...] = (dict,) if simdjson is None else (simdjson.Obje
 MAX_DEPTH = 32  # of nested lists and objects, and an array's rank
 MAX_SIZE = 1 << 59  # of an array without its axes of size 0: as far as NumPy goes
 MANY_KEYS = 2000
+MAX_LISTS = 4_000_000  # in a whole body: a list takes about 100 bytes while it is read
 
 #: Arrays of these dtypes are written as objects, all others as plain lists.
 NAMES = {np.dtype(name): name for name in ("float32", "float64")}
@@ -40,6 +41,12 @@ Path = tuple[str | int, ...]
 
 def decode(body: bytes) -> dict[str, Any]:
     """A request's fields, lists of numbers as arrays. Raises a 400 for what is not JSON, a 422 for what is odd."""
+    if body.count(b"[") + body.count(b"{") > MAX_LISTS:
+        raise Problem(
+            413,
+            f"the body has over {MAX_LISTS} lists and objects, each of which costs more than a number: send arrays as "
+            '{"shape": […], "values": […]} with flat values, or as safetensors',
+        )
     parsed = _parse(body)
     if not isinstance(parsed, OBJECTS):
         raise Problem(422, f'the body is {_kind(parsed)}, expected an object: {{"cell": …, "inputs": …}}', ())
@@ -166,11 +173,14 @@ def _lengths(given: Any, rank: int, where: Path) -> list[list[int]]:
     out: list[list[int]] = []
     level: Any = given
     for depth in range(1, rank):
-        lists = list(level)
-        if not set(map(type, lists)) <= set(LISTS):
-            raise _mixed(given, where)
-        out.append(list(map(len, lists)))
-        level = chain.from_iterable(lists) if depth < rank - 1 else ()
+        if isinstance(given, list):  # simdjson refuses what is no list of numbers when it hands the numbers over
+            if not set(map(type, level)) <= {list}:
+                raise _mixed(given, where)
+        try:
+            out.append(list(map(len, level)))
+        except TypeError:
+            raise _mixed(given, where) from None
+        level = list(chain.from_iterable(level)) if depth < rank - 1 else ()
     return out
 
 

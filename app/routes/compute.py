@@ -20,6 +20,7 @@ def routes(jobs: Jobs, executor: Executor, max_body_bytes: int) -> list[Route]:
 
     def endpoint(understand: Callable[[dict[str, Any]], Job]) -> Callable[[Request], Awaitable[Response]]:
         async def handle(request: Request) -> Response:
+            refuse_compressed(request.headers.get("content-encoding"))
             reader = codec_of_body(request.headers.get("content-type"))
             writer = codec_of_answer(request.headers.get("accept"))
             body = await read_body(request, max_body_bytes)
@@ -47,3 +48,9 @@ async def read_body(request: Request, limit: int) -> bytes:
             raise over
         parts.append(part)
     return b"".join(parts)
+
+
+def refuse_compressed(encoding: str | None) -> None:
+    """A 415 for a body in an encoding, which would otherwise be told that it is no JSON."""
+    if encoding and encoding.strip().lower() != "identity":
+        raise Problem(415, f"the body is encoded with {encoding!r:.40}: send it as it is, without Content-Encoding")

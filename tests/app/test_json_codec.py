@@ -430,3 +430,17 @@ def test_a_large_body_with_a_fault_takes_no_more_memory_than_a_good_one(text):
     _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     assert peak < 55 * len(text)
+
+
+def test_numbers_go_from_simdjson_to_arrays_without_python_lists(monkeypatch):
+    seen = []
+    flat = codec._flat
+    monkeypatch.setattr(codec, "_flat", lambda given, *rest: seen.append(type(given)) or flat(given, *rest))
+    codec.decode(b'{"inputs": [[[1.5, 2], [3, 4]]], "weights": {"layers": [{"kernel": [[1, 2]]}]}}')
+    assert seen == [codec.LISTS[0]] * 2  # simdjson's, where it is there
+
+
+def test_a_body_of_millions_of_lists_is_refused_before_it_is_read(monkeypatch):
+    monkeypatch.setattr(codec, "MAX_LISTS", 10)
+    assert "flat values" in refused('{"a": [[1],[1],[1],[1],[1],[1],[1],[1],[1],[1]]}', 413).detail
+    assert codec.decode(b'{"a": [[1],[1],[1],[1],[1],[1],[1],[1]]}')["a"].shape == (8, 1)

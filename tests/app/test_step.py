@@ -126,3 +126,9 @@ def test_a_state_for_another_net_is_refused_by_its_name(client):
     assert pointers(said) == ["/state/0/h"]
     assert "[3, 5]" in said["detail"]
     assert "[2, 5]" in said["detail"]
+
+
+@pytest.mark.parametrize("name", ["output", "outputs"])
+def test_the_output_is_asked_for_by_either_name(client, name):
+    answer = client.step(cell="gru", num_units=2, inputs=[[1, 2]], **{"return": [name]})
+    assert set(answer) == {"model", "output"}
