@@ -173,9 +173,9 @@ def _lengths(given: Any, rank: int, where: Path) -> list[list[int]]:
     out: list[list[int]] = []
     level: Any = given
     for depth in range(1, rank):
-        if isinstance(given, list):  # simdjson refuses what is no list of numbers when it hands the numbers over
-            if not set(map(type, level)) <= {list}:
-                raise _mixed(given, where)
+        # simdjson itself refuses what is no list of numbers, when it hands the numbers over
+        if isinstance(given, list) and not set(map(type, level)) <= {list}:
+            raise _mixed(given, where)
         try:
             out.append(list(map(len, level)))
         except TypeError:
