@@ -55,6 +55,9 @@ class Jobs:
         if isinstance(request.inputs, Ragged):
             batch_size, max_time = len(lengths), int(lengths.max())
             limits.check_batch(self.settings, batch_size, max_time, net.input_size)
+            if inputs.shape[1] != net.input_size:
+                detail = f"inputs have {inputs.shape[1]} features a time step, the network takes {net.input_size}"
+                raise Problem(422, detail, ("inputs",))
             pack = partial(PackedBatch.concatenated, inputs, lengths)
             total = len(inputs)
         else:
@@ -79,6 +82,9 @@ class Jobs:
         """POST /step: one cell call."""
         request = validated(StepRequest, fields)
         inputs = _numbers(request.inputs)
+        if inputs.ndim != 2 and inputs.size and request.model is None:
+            detail = f"inputs have shape {list(inputs.shape)}, expected [batch, input_size]: one time step of each row"
+            raise Problem(422, detail, ("inputs",))
         net = self.registry.plan(request, inputs.shape[-1] or None if inputs.ndim > 1 else None)
         if inputs.shape == (0,):
             inputs = np.zeros((0, net.input_size))

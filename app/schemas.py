@@ -112,6 +112,7 @@ class ModelInfo(BaseModel):
     state_size: list[dict[str, Any]] = Field(description="columns of each array of `state`")
     output_size: int = Field(description="columns of the outputs")
     kernel: str = Field(description='"fused", or "numpy" for the plain loop')
+    cell_options: dict[str, Any] | None = Field(None, description="as they were given; post them with the weights")
     residual: list[bool] | None = Field(None, description="layers that add their input to their output, where any does")
 
 
@@ -233,7 +234,8 @@ def _check_lists(value: Any, where: tuple[str | int, ...]) -> None:
             if item is None or isinstance(item, (str, bool, int, float)):
                 at = (*where, k)
                 expected = "a whole number" if where[0] == "lengths" else "numbers"
-                raise Problem(422, f"{pointer(at)} is {kind_of(item)}, {shown(item)}: expected {expected}", at)
+                value = "" if item is None else f", {shown(item)}"
+                raise Problem(422, f"{pointer(at)} is {kind_of(item)}{value}: expected {expected}", at)
             _check_lists(item, (*where, k))
 
 

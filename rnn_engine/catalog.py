@@ -70,7 +70,7 @@ _CLIP = Option("number", None, "bounds what goes into the activations to ±clip 
 _EVERY_CELL = {
     "clip": _CLIP,
     "residual": Option(
-        "boolean", False, "adds each layer's input to its output (ResidualWrapper); sizes must agree", _flag
+        "boolean", False, "adds a layer's input to its output (ResidualWrapper), where their sizes agree", _flag
     ),
     "direction": Option("string", "forward", 'ONNX: "forward", "reverse" or "bidirectional"', _direction),
     "activations": Option("list", None, "ONNX: the activations' names, a set per direction", _list_of_names),

@@ -48,6 +48,7 @@ class Network:
         weights_layout: str = "tensorflow",
         readout: tuple[Dense, ...] = (),
         embedding: Embedding | None = None,
+        options: Mapping[str, Any] | None = None,
     ) -> None:
         self.kind = kind
         self.layers = tuple(layers)
@@ -56,6 +57,7 @@ class Network:
         self.weights_layout = weights_layout
         self.readout = readout
         self.embedding = embedding
+        self.options = dict(options or {})  # as they were given
 
     @classmethod
     def planned(
@@ -75,7 +77,7 @@ class Network:
         """
         kind = cell_kind(cell)
         layers = planned_layers(kind, num_units, input_size, num_layers, cell_options, bidirectional)
-        return cls(kind, layers, input_size, dtype)
+        return cls(kind, layers, input_size, dtype, options=cell_options)
 
     def initialize(self, seed: int = 0) -> Network:
         """Draws all weights from one stream, layer by layer, forward before backward, as TensorFlow's initialisers."""
@@ -132,7 +134,8 @@ class Network:
         kind = cell_kind(cell)
         layers, layout = layers_from_weights(kind, weights, dtype, cell_options)
         check_said(layers, num_layers, num_units, bidirectional)
-        return cls(kind, layers, layers[0].first.input_size, dtype, weights_layout=layout)
+        size = layers[0].first.input_size
+        return cls(kind, layers, size, dtype, weights_layout=layout, options=cell_options)
 
     def with_readout(self, readout: Any) -> Network:
         """The same layers with dense layers behind them; see `read_readout` for what it takes. None for none."""
@@ -208,7 +211,9 @@ class Network:
             "state_size": [layer.state_size() for layer in self.layers],
             "output_size": self.output_size,
             "kernel": self.kernel,
-        } | ({"residual": told_residual} if any(told_residual) else {})
+            **({"cell_options": self.options} if self.options else {}),
+            **({"residual": told_residual} if any(told_residual) else {}),
+        }
 
     def footprint(self, steps: int, batch_size: int, *, gates: bool = False) -> int:
         """Bytes that a pass over `steps` real steps of `batch_size` rows takes at its peak, without its inputs."""
@@ -340,7 +345,7 @@ class Network:
         with np.errstate(over="ignore"):
             data = batch.data.astype(self.dtype, copy=False)
         if not np.isfinite(data).all():
-            step, row = _first_bad(batch, [data])
+            step, row = batch.packing.first_bad([data])
             raise NonFiniteError(
                 f"inputs have a value that is not finite in {self.dtype}, at step {step} of row {row}", "inputs"
             )
@@ -350,7 +355,10 @@ class Network:
         if given is None:
             return [layer.zero_state(batch_size) for layer in self.layers]
         if not isinstance(given, (list, tuple)):
-            raise StateError(f"{name} is a list with one state per layer, bottom layer first", name)
+            raise StateError(
+                f'{name} must be a list with one object per layer, bottom first: [{{"c": …, "h": …}}], or [{{"h": …}}]',
+                name,
+            )
         if len(given) != len(self.layers):
             count = f"{len(given)} layer{'s' * (len(given) != 1)}"
             raise StateError(
@@ -372,7 +380,7 @@ class Network:
             return
         layer = self.layers[k]
         began = initial or layer.zero_state(batch.packing.batch_size)
-        step, row = layer.first_overflow(batch, began) or _first_bad(batch, seen)
+        step, row = layer.first_overflow(batch, began) or batch.packing.first_bad(seen)
         raise NonFiniteError(
             f"layer {k} overflows {self.dtype} at step {step} of row {row} (all counted from 0): scale the inputs or "
             "the weights down" + (', or ask for dtype "float64"' if self.dtype == np.float32 else "")
@@ -388,12 +396,3 @@ class Network:
         if not np.isfinite(data).all():
             raise NonFiniteError(f"the readout overflows {self.dtype}: scale its weights down", "readout")
         return outputs.with_data(data)
-
-
-def _first_bad(batch: PackedBatch, arrays: Sequence[Array]) -> tuple[int, int]:
-    """(step, row) of the first step with a value that is not finite, in arrays [N, any] or [G, N, U]."""
-    fine = np.ones(batch.packing.total, bool)
-    for array in arrays:
-        fine &= np.isfinite(array).all(axis=(0, 2) if array.ndim == 3 else 1)
-    at = int(np.argmin(fine))
-    return int(batch.packing.times[at]), int(batch.packing.rows[at])

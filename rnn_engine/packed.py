@@ -12,7 +12,7 @@ Nothing is computed for padding, and nothing in it can leak: it is not there.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -103,6 +103,14 @@ class Packing:
     def _batch_places(self) -> Array:
         """[N]: where each row of data stands among the B·T steps of the batch-major padded batch."""
         return self.rows * self.max_time + self.times
+
+    def first_bad(self, arrays: Iterable[Array]) -> tuple[int, int]:
+        """(step, row) of the first step with a value that is not finite, in arrays [N, any] or [G, N, U]."""
+        fine = np.ones(self.total, bool)
+        for array in arrays:
+            fine &= np.isfinite(array).all(axis=(0, 2) if array.ndim == 3 else 1)
+        at = int(np.argmin(fine))
+        return int(self.times[at]), int(self.rows[at])
 
     def _places(self, time_major: bool) -> Array:
         """`_batch_places`, or the same for a time-major batch."""

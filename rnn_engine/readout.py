@@ -95,8 +95,14 @@ def _read_layer(layer: Any, units: int, dtype: Any, where: tuple[str | int, ...]
         if bias.shape != kernel.shape[1:]:
             raise ShapeError(f"bias has shape {list(bias.shape)}, expected {list(kernel.shape[1:])}", *where, "bias")
     spec = layer.get("activation")
-    act = None if isinstance(spec, str) and spec == "softmax" else activation(spec, *where, "activation")
+    act = None if isinstance(spec, str) and spec.lower() == "softmax" else _activation(spec, (*where, "activation"))
     return Dense(np.ascontiguousarray(kernel), bias, act)
+
+
+def _activation(spec: Any, where: tuple[str | int, ...]) -> BoundActivation:
+    if isinstance(spec, str) and nearest(spec, ["softmax"]).startswith("did"):
+        raise OptionError(f"unknown activation {shown(spec)}: did you mean `softmax`?", *where)
+    return activation(spec, *where)
 
 
 def _array(value: Any, dtype: Any, *where: str | int) -> Array:

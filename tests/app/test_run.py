@@ -328,7 +328,7 @@ def test_directions_of_onnx(client, cell):
     answer = client.run(cell=cell, weights=both, **full, cell_options={"direction": "bidirectional"})
     assert answer["model"]["bidirectional"] is True
     assert answer["outputs"]["shape"] == [3, 6, 10]
-    assert answer == client.run(cell=cell, weights=both, **full)
+    assert answer["outputs"] == client.run(cell=cell, weights=both, **full)["outputs"]
 
 
 def test_a_net_may_mix_plain_and_bidirectional_layers(client):
@@ -434,7 +434,7 @@ def test_onnx_resets_before_unless_linear_before_reset(client):
     weights = listed(random_weights("onnx", "gru", [4, 5]))
     request = {"cell": "gru", "weights": weights, "inputs": X.tolist(), "return": ["outputs"]}
     default, before, after = (
-        client.run(**request, cell_options=options)
+        client.run(**request, cell_options=options)["outputs"]
         for options in ({}, {"linear_before_reset": 0}, {"linear_before_reset": 1})
     )
     assert default == before
@@ -616,3 +616,23 @@ def test_readouts_and_weights_that_overflow_are_refused_too(client):
     weights = {"layers": [{"kernel": [[1e39], [0]]}]}
     assert "float64" in client.refusal("/run", cell="rnn", weights=weights, inputs=[[[1]]])["detail"]
     client.run(cell="rnn", weights=weights, inputs=[[[1]]], dtype="float64")
+
+
+def test_ragged_sequences_of_other_features_than_the_weights_have_are_refused(client):
+    weights = listed(random_weights("tensorflow", "rnn", [2, 3]))
+    said = client.refusal("/run", cell="rnn", weights=weights, inputs=[[[1, 2, 3], [1, 2, 3]], [[1, 2, 3]]])
+    assert "3 features" in said["detail"]
+    assert "takes 2" in said["detail"]
+
+
+@pytest.mark.parametrize("options", [{"forget_bias": 0}, {"activation": "relu"}, {"direction": "reverse"}])
+def test_returned_weights_with_the_options_of_the_answer_compute_the_same(client, options):
+    first = client.run(**ARTICLE | {"return": ["outputs", "weights"], "cell": "lstm", "cell_options": options})
+    back = {key: ARTICLE[key] for key in ("inputs", "lengths", "dtype")}
+    again = client.run(cell="lstm", weights=first["weights"], cell_options=first["model"]["cell_options"], **back)
+    assert again["outputs"] == first["outputs"]
+
+
+def test_a_misspelt_softmax_is_told_its_name(client):
+    readout = {"kernel": [[1]] * 5, "activation": "sofmax"}
+    assert "`softmax`" in client.refusal("/run", **ARTICLE, cell="rnn", readout=readout)["detail"]

@@ -310,6 +310,7 @@ def test_a_network_describes_itself():
         ],
         "output_size": 4,
         "kernel": "numpy",
+        "cell_options": {"num_proj": 2},
     }
 
 
@@ -408,7 +409,7 @@ def h(rows=2, units=2, fill=0.0):
             "initial_state has 2 layers, the model has 1: give one state per layer",
             (),
         ),
-        (GRU3, h(), StateError, "initial_state is a list with one state per layer, bottom layer first", ()),
+        (GRU3, h(), StateError, "initial_state must be a list with one object per layer, bottom first", ()),
         (
             GRU3,
             [h(), h(3), h()],
