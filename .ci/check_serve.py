@@ -9,7 +9,7 @@ import sys
 import time
 import urllib.request
 
-SECONDS_TO_START, SECONDS_TO_STOP = 300, 5
+SECONDS_TO_START, SECONDS_TO_STOP = 240, 5  # the first start of scripts/serve installs what it needs
 REQUEST = {"cell": "lstm", "num_units": 5, "inputs": [[[1, 0], [0, 1], [1, 1]]], "lengths": [2]}
 
 
