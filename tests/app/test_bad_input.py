@@ -23,7 +23,7 @@ def post(client, body, path="/run"):
     content = body if isinstance(body, (bytes, str)) else json.dumps(body)
     began = time.perf_counter()
     response = client.post(path, content=content, headers={"content-type": "application/json"})
-    assert time.perf_counter() - began < 1
+    assert time.perf_counter() - began < 10  # no hang; not a measurement
     assert client.post("/run", json=GOOD).status_code == 200
     return response
 
