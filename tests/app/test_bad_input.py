@@ -1,4 +1,4 @@
-"""Bad input: its 4xx, a pointer to the field, a sentence that helps, within a second, and the service lives on."""
+"""Bad input: its 4xx, a pointer to the field, a sentence that helps, and the service lives on."""
 
 import copy
 import json
@@ -19,7 +19,7 @@ TRAINED = {"cell": "lstm", "inputs": X, "weights": WEIGHTS}
 
 
 def post(client, body, path="/run"):
-    """The answer, which must be there within a second; the service must answer a good request afterwards."""
+    """The answer, which must not hang; the service must answer a good request afterwards."""
     content = body if isinstance(body, (bytes, str)) else json.dumps(body)
     began = time.perf_counter()
     response = client.post(path, content=content, headers={"content-type": "application/json"})
