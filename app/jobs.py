@@ -55,19 +55,26 @@ class Jobs:
         if isinstance(request.inputs, Ragged):
             batch_size, max_time = len(lengths), int(lengths.max())
             limits.check_batch(self.settings, batch_size, max_time, net.input_size)
-            if inputs.shape[1] != net.input_size:
-                detail = f"inputs have {inputs.shape[1]} features a time step, the network takes {net.input_size}"
-                raise Problem(422, detail, ("inputs",))
-            pack = partial(PackedBatch.concatenated, inputs, lengths)
-            total = len(inputs)
+            inputs = net.front.of_rank(inputs, "[sum(lengths)")
+            if net.front.masks:  # a row may end in steps that are none
+                padded = PackedBatch.concatenated(inputs, lengths).padded()
+                packing = Packing(net.front.lengths_of(padded, None, ends=lengths), max_time)
+                pack = partial(net.pack, padded, packing)
+            else:
+                packing = Packing(lengths, max_time)
+                pack = partial(PackedBatch.concatenated, inputs, lengths)
         else:
             if inputs.size == 0 and inputs.ndim < 3:  # [] and [[], []] name no features
-                inputs = np.zeros((*inputs.shape, *(0,) * (2 - inputs.ndim), net.input_size))
+                shape = (*inputs.shape, *(0,) * (2 - inputs.ndim))
+                inputs = np.zeros(shape if net.embeds else (*shape, net.input_size), np.int64)
+            axes = "[max_time, batch" if request.time_major else "[batch, max_time"
+            inputs = net.front.of_rank(inputs, axes) if request.model is not None else inputs
             batch_size, max_time = _batch_and_time(inputs, request.time_major)
             limits.check_batch(self.settings, batch_size, max_time, net.input_size)
+            lengths = net.front.lengths_of(inputs, lengths, time_major=request.time_major)
             packing = Packing(check_lengths(lengths, batch_size, max_time), max_time)
             pack = partial(net.pack, inputs, packing, time_major=request.time_major)
-            total = packing.total
+        total = packing.total
         returned = _returned(request, net, "outputs")
         numbers = self._check_memory(request, net, returned, (total, batch_size, batch_size * max_time))
 
@@ -87,7 +94,7 @@ class Jobs:
             raise Problem(422, detail, ("inputs",))
         net = self.registry.plan(request, inputs.shape[-1] or None if inputs.ndim > 1 else None)
         if inputs.shape == (0,):
-            inputs = np.zeros((0, net.input_size))
+            inputs = np.zeros(0, np.int64) if net.embeds else np.zeros((0, net.input_size))
         batch = net.single_step(inputs)
         rows = len(inputs)
         limits.check_batch(self.settings, rows, 1, net.input_size)
@@ -108,7 +115,7 @@ class Jobs:
             "outputs": padded * net.output_size,
             "output": padded * net.output_size,
             "last_output": rows * net.output_size,
-            "predictions": padded * net.readout[-1].size if net.readout else 0,
+            "predictions": (padded if net.gives == "sequence" else rows) * net.predicted_size,
             "gates": padded * net.gates_size,
             "state": rows * net.state_size,
             "weights": net.parameters,
@@ -116,7 +123,7 @@ class Jobs:
         itemsize = net.dtype.itemsize
         numbers = sum(values[name] for name in returned)
         answer = numbers * (itemsize + TEXT_BYTES[itemsize])
-        drawn = 0 if request.weights is not None else net.parameters * (8 + 3 * itemsize)
+        drawn = 0 if net.is_ready else net.parameters * (8 + 3 * itemsize)
         engine = net.footprint(steps, rows, gates="gates" in returned)
         packed = steps * (net.input_size * itemsize + 32) + padded  # the batch, and where its rows stand
         limits.check_memory(self.settings, packed + engine + answer + drawn)
@@ -172,8 +179,8 @@ def _batch_and_time(inputs: Array, time_major: bool) -> tuple[int, int]:
 def _returned(request: NetRequest, net: Network, output: str) -> set[str]:
     """What the answer has: as asked for, else outputs, state and, where there is a readout, predictions."""
     if request.returned is None:
-        return {output, "state"} | ({"predictions"} if net.readout else set())
-    if "predictions" in request.returned and not net.readout:
+        return {output, "state"} | ({"predictions"} if net.predicts else set())
+    if "predictions" in request.returned and not net.predicts:
         raise Problem(
             422, "predictions need a `readout`, and there is none", ("return", request.returned.index("predictions"))
         )
@@ -198,7 +205,7 @@ def _run_answer(net: Network, result: Forward, returned: set[str], time_major: b
     if "outputs" in returned:
         answer["outputs"] = pad(outputs.data)
     if "last_output" in returned:
-        answer["last_output"] = net.last_output(outputs)
+        answer["last_output"] = net.last_output(result)
     return answer | _common(net, result, returned, pad)
 
 
@@ -207,7 +214,7 @@ def _step_answer(net: Network, result: Forward, returned: set[str]) -> Answer:
     if "output" in returned:
         answer["output"] = result.outputs.data
     if "last_output" in returned:
-        answer["last_output"] = net.last_output(result.outputs)
+        answer["last_output"] = net.last_output(result)
     return answer | _common(net, result, returned, lambda data: data)
 
 
@@ -216,7 +223,8 @@ def _common(net: Network, result: Forward, returned: set[str], pad: Callable[[Ar
     if "state" in returned:
         answer["state"] = result.state
     if "predictions" in returned and result.predictions is not None:
-        answer["predictions"] = pad(result.predictions.data)
+        found = result.predictions
+        answer["predictions"] = found if isinstance(found, np.ndarray) else pad(found.data)
     if result.gates is not None:
         answer["gates"] = [_padded(layer, pad) for layer in result.gates]
     if "weights" in returned:

@@ -2,7 +2,8 @@
 
 from rnn_engine.cells import BasicLSTMCell, BasicRNNCell, GRUCell, LSTMCell, RNNCell
 from rnn_engine.errors import EngineError
-from rnn_engine.network import Forward, Network
+from rnn_engine.forward import Forward
+from rnn_engine.network import Network
 from rnn_engine.packed import PackedBatch
 from rnn_engine.readout import softmax
 from rnn_engine.threads import set_threads

@@ -199,6 +199,35 @@ ACTIVATIONS: dict[str, Activation] = {
         lambda x, a, b: x * np.clip(x / 6 + 0.5, 0, 1),
         lambda x, a, b: np.where(x >= 3, 1, _inside(x, -3, 3) * (x / 3 + 0.5)).astype(x.dtype),
     ),
+    "hard_shrink": Activation(
+        "x if |x| > alpha else 0",
+        lambda x, a, b: np.where(np.abs(x) > a, x, 0),
+        lambda x, a, b: (np.abs(x) > a).astype(x.dtype),
+        0.5,
+    ),
+    "soft_shrink": Activation(
+        "x moved towards 0 by alpha, at most to 0",
+        lambda x, a, b: np.sign(x) * np.maximum(np.abs(x) - a, 0),
+        lambda x, a, b: (np.abs(x) > a).astype(x.dtype),
+        0.5,
+    ),
+    "tanh_shrink": Activation("x - tanh(x)", lambda x, a, b: x - np.tanh(x), lambda x, a, b: np.tanh(x) ** 2),
+    "squareplus": Activation(
+        "(x + sqrt(x^2 + alpha))/2",
+        lambda x, a, b: (x + np.sqrt(x * x + a)) / 2,
+        lambda x, a, b: (1 + x / np.sqrt(x * x + a)) / 2,
+        4.0,
+    ),
+    "sparse_plus": Activation(
+        "0 up to -1, (x+1)^2/4 up to 1, then x",
+        lambda x, a, b: np.where(x <= -1, 0, np.where(x < 1, (x + 1) ** 2 / 4, x)),
+        lambda x, a, b: np.clip((x + 1) / 2, 0, 1),
+    ),
+    "sparse_sigmoid": Activation(
+        "clip((x + 1)/2, 0, 1)",
+        lambda x, a, b: np.clip((x + 1) / 2, 0, 1),
+        lambda x, a, b: _inside(x, -1, 1) / 2,
+    ),
     "hard_tanh": Activation("clip(x, -1, 1)", lambda x, a, b: np.clip(x, -1, 1), lambda x, a, b: _inside(x, -1, 1)),
     "scaled_tanh": Activation(
         "alpha*tanh(beta*x)",

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
-from rnn_engine.catalog import CellKind, cell_arguments, check_options
+from rnn_engine.blueprint import Blueprint, LayerBlueprint
+from rnn_engine.catalog import CellKind, cell_arguments, cell_kind, check_options
 from rnn_engine.cells import WeightedCell
 from rnn_engine.errors import NonFiniteError, OptionError, ShapeError, shown
-from rnn_engine.layer import Layer
+from rnn_engine.layer import FlatState, Layer
 from rnn_engine.layouts import read_weights
-from rnn_engine.types import BACKWARD, FORWARD, Array, Direction
+from rnn_engine.types import BACKWARD, FORWARD, Array, Direction, Parameters
 
 
 def planned_layers(
@@ -33,7 +35,7 @@ def planned_layers(
     layers: list[Layer] = []
     for count in units:
         cells = {side: kind.cell(count, **kw) for side, kw in zip(sides, arguments, strict=True)}
-        layers.append(_layer(cells, options, layers[-1].output_size if layers else input_size))
+        layers.append(_layer(kind, cells, options, layers[-1].output_size if layers else input_size))
     return layers
 
 
@@ -41,33 +43,93 @@ def layers_from_weights(
     kind: CellKind, weights: Mapping[str, Any], dtype: Any, cell_options: Mapping[str, Any] | None
 ) -> tuple[list[Layer], str]:
     """Layers with trained weights, and the name of the layout they came in. Errors name the array that does not fit."""
-    options = check_options(kind, cell_options)
+    name = weights.get("layout", "tensorflow") if isinstance(weights, Mapping) else None
+    parameters, options = read_layers(kind, weights, check_options(kind, cell_options))
+    layers = [layer_of(kind, found, options, dtype, k) for k, found in enumerate(parameters)]
+    check_sizes(layers)
+    return layers, str(name)
+
+
+def read_layers(
+    kind: CellKind, weights: Mapping[str, Any], options: Mapping[str, Any]
+) -> tuple[list[dict[Direction, Parameters]], dict[str, Any]]:
+    """Canonical parameters of each layer, and the checked `options` with the layout's own defaults under them."""
     read = read_weights(weights, kind, options)
-    options = {name: value for name, value in read.defaults.items() if name in kind.options} | options
-    if options.get("direction") == "reverse":
+    complete = {name: value for name, value in read.defaults.items() if name in kind.options} | dict(options)
+    if complete.get("direction") == "reverse":
         read.layers = [{BACKWARD: p[FORWARD]} if list(p) == [FORWARD] else p for p in read.layers]
-    layers: list[Layer] = []
-    for k, parameters in enumerate(read.layers):
-        if options.get("direction") and (len(parameters) == 2) != (options["direction"] == "bidirectional"):
+    return read.layers, complete
+
+
+def layers_from_blueprint(blueprint: Blueprint, dtype: Any) -> list[Layer]:
+    """The layers of a trained network. Errors name the array that does not fit."""
+    layers = []
+    for k, plan in enumerate(blueprint.layers):
+        kind = cell_kind(plan.cell)
+        layer = layer_of(kind, plan.parameters, check_options(kind, plan.options), dtype, k)
+        if layer.residual and plan.merge != "concat":
             raise OptionError(
-                f"direction is {options['direction']!r}, but the weights of layer {k} have {len(parameters)} of them",
-                "cell_options",
-                "direction",
+                "residual goes with outputs side by side, not with merged ones", "cell_options", "residual"
             )
-        arguments = cell_arguments(kind, options, len(parameters))
-        cells: dict[Direction, WeightedCell] = {}
-        for (side, canonical), kw in zip(parameters.items(), arguments, strict=True):
-            cells[side] = kind.cell(**_sizes_in(kind, canonical, kw, k))
-            cells[side].build(canonical, dtype)
-            _check_finite(canonical, cells[side].parameters, k)
-        _check_sides_agree(cells.values(), k)
-        size = next(iter(cells.values())).input_size
-        if layers and layers[-1].output_size != size:
-            raise ShapeError(
-                f"layer {k} takes {size} inputs, but layer {k - 1} puts out {layers[-1].output_size}", "weights"
+        layers.append(
+            replace(
+                layer,
+                merge=plan.merge,
+                go_backwards=plan.go_backwards,
+                options=plan.options,
+                name=plan.name,
+                initial_state=_initial_state(layer, plan, dtype),
             )
-        layers.append(_layer(cells, options, size))
-    return layers, read.layout
+        )
+    check_sizes(layers)
+    return layers
+
+
+def layer_of(
+    kind: CellKind, parameters: Mapping[Direction, Parameters], options: Mapping[str, Any], dtype: Any, k: int
+) -> Layer:
+    """Layer k out of canonical parameters and checked, complete options."""
+    if options.get("direction") and (len(parameters) == 2) != (options["direction"] == "bidirectional"):
+        raise OptionError(
+            f"direction is {options['direction']!r}, but the weights of layer {k} have {len(parameters)} of them",
+            "cell_options",
+            "direction",
+        )
+    arguments = cell_arguments(kind, options, len(parameters))
+    cells: dict[Direction, WeightedCell] = {}
+    for (side, canonical), kw in zip(parameters.items(), arguments, strict=True):
+        cells[side] = kind.cell(**_sizes_in(kind, canonical, kw, k))
+        cells[side].build(canonical, dtype)
+        _check_finite(canonical, cells[side].parameters, k)
+    _check_sides_agree(cells.values(), k)
+    return _layer(kind, cells, options, next(iter(cells.values())).input_size)
+
+
+def check_sizes(layers: Sequence[Layer]) -> None:
+    """Raises ShapeError where a layer does not take what the one below it puts out."""
+    for k in range(1, len(layers)):
+        size, below = layers[k].first.input_size, layers[k - 1].output_size
+        if size != below:
+            raise ShapeError(f"layer {k} takes {size} inputs, but layer {k - 1} puts out {below}", "weights")
+
+
+def _initial_state(layer: Layer, plan: LayerBlueprint, dtype: Any) -> FlatState | None:
+    if plan.initial_state is None:
+        return None
+    found: FlatState = {}
+    for side, cell in layer.cells.items():
+        parts = []
+        for name, size in zip(cell.state_names, cell.flat_sizes, strict=True):
+            part = np.asarray(plan.initial_state[side][name], dtype)
+            if part.ndim != 2 or part.shape[1] != size or not len(part):
+                raise ShapeError(
+                    f"the initial state {name} has shape {list(part.shape)}, expected [1 or batch, {size}]", "weights"
+                )
+            if not np.isfinite(part).all():
+                raise NonFiniteError(f"the initial state {name} has values that are not finite", "weights")
+            parts.append(part)
+        found[side] = tuple(parts)
+    return found
 
 
 def check_said(
@@ -124,9 +186,9 @@ def _sides(direction: Any, bidirectional: bool | None) -> tuple[Direction, ...]:
     return (BACKWARD,) if direction == "reverse" else (FORWARD,)
 
 
-def _layer(cells: dict[Direction, WeightedCell], options: Mapping[str, Any], input_size: int) -> Layer:
+def _layer(kind: CellKind, cells: dict[Direction, WeightedCell], options: Mapping[str, Any], input_size: int) -> Layer:
     fits = all(cell.output_size == input_size for cell in cells.values())
-    return Layer(cells, fits and bool(options.get("residual")))
+    return Layer(cells, kind, fits and bool(options.get("residual")))
 
 
 def _sizes_in(kind: CellKind, canonical: Mapping[str, Array], arguments: dict[str, Any], layer: int) -> dict[str, Any]:

@@ -2,31 +2,49 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
+from rnn_engine.catalog import CellKind
 from rnn_engine.cells import LSTMCell, WeightedCell
 from rnn_engine.errors import NonFiniteError, StateError, listed
 from rnn_engine.packed import PackedBatch, Packing
 from rnn_engine.types import BACKWARD, Array, Direction, as_numbers
-from rnn_engine.unroll import unroll_weighted
+from rnn_engine.unroll import PROJECTED_BYTES, unroll_weighted
 
 #: A layer's state inside the engine: for each direction the arrays that `WeightedCell.advance` takes.
 FlatState = dict[Direction, tuple[Array, ...]]
 
 
+#: What becomes of two directions' outputs [N, O] each: Keras' `merge_mode`.
+MERGES: dict[str, Callable[[list[Array]], Array]] = {
+    "concat": lambda both: np.concatenate(both, axis=1),
+    "sum": lambda both: both[0] + both[1],
+    "ave": lambda both: (both[0] + both[1]) / 2,
+    "mul": lambda both: both[0] * both[1],
+}
+
+
 @dataclass(frozen=True)
 class Layer:
-    """Cells by direction; outputs of several directions stand side by side, forward first.
+    """Cells by direction, all of one kind. Outputs of both directions stand side by side, forward first, or are merged.
 
     `residual` adds the layer's input to the output of each direction, as a ResidualWrapper around either cell does.
+    With `go_backwards` a layer that reads backward leaves its outputs in that order, as Keras does; its gates are still
+    told in forward time. `initial_state` is what it begins with where none is given, [1 or B, size] each; None: zeros.
     """
 
     cells: dict[Direction, WeightedCell]
+    kind: CellKind
     residual: bool = False
+    merge: str = "concat"
+    go_backwards: bool = False
+    initial_state: FlatState | None = None
+    options: Mapping[str, Any] = field(default_factory=dict)  # complete, for whoever asks what it computes
+    name: str = ""
 
     @property
     def bidirectional(self) -> bool:
@@ -41,6 +59,8 @@ class Layer:
     @property
     def output_size(self) -> int:
         """Columns of the output, all directions together."""
+        if self.merge != "concat":
+            return self.first.output_size
         return sum(cell.output_size for cell in self.cells.values())
 
     def run(self, batch: PackedBatch, state: FlatState, gates: dict[Direction, Array] | None = None) -> PackedBatch:
@@ -50,7 +70,8 @@ class Layer:
             room = gates[side] if gates is not None else None
             if side == BACKWARD:
                 back = batch.packing.reversal
-                outputs.append(unroll_weighted(cell, batch.reversed(), state[side], gates=room)[back])
+                out = unroll_weighted(cell, batch.reversed(), state[side], gates=room)
+                outputs.append(out if self.go_backwards else out[back])
                 if room is not None:
                     room[:] = room[:, back]
             else:
@@ -58,8 +79,29 @@ class Layer:
         if self.residual:
             for out in outputs:
                 out += batch.data
-        data = outputs[0] if len(outputs) == 1 else np.concatenate(outputs, axis=1)
+        data = outputs[0] if len(outputs) == 1 else MERGES[self.merge](outputs)
         return batch.with_data(data)
+
+    def last_output(self, outputs: PackedBatch, state: Mapping[str, Any]) -> Array:
+        """[B, output_size]: the forward half at each row's last real step, the backward half at its first; 0 for rows
+        without steps. `state` is the final one by name, in the order of the batch.
+        """
+        packing = outputs.packing
+        if self.merge != "concat":  # what the halves were is no longer to be seen in the outputs
+            ends = [state[side].get("h", state[side].get("ch")) for side in self.cells]
+            last = MERGES[self.merge]([end[:, -self.first.output_size :] for end in ends])
+            last[packing.lengths == 0] = 0
+            return last
+        last = np.zeros((packing.batch_size, self.output_size), outputs.data.dtype)
+        alive = len(packing.last)
+        column = 0
+        for side, cell in self.cells.items():
+            columns = slice(column, column + cell.output_size)
+            at_first = side == BACKWARD and not self.go_backwards
+            steps = outputs.data[:alive] if at_first else outputs.data[packing.last]
+            last[:alive, columns] = steps[:, columns]
+            column += cell.output_size
+        return np.asarray(packing.unsorted_state(last))
 
     def state_sizes(self, cell: WeightedCell) -> dict[str, int]:
         """Columns of each named array of one cell's state: {"h": U}, {"c": U, "h": O} or {"ch": U + O}."""
@@ -77,6 +119,22 @@ class Layer:
         return {
             side: tuple(np.zeros((batch_size, size), cell.dtype) for size in cell.flat_sizes)
             for side, cell in self.cells.items()
+        }
+
+    def start_state(self, batch_size: int) -> FlatState:
+        """The state of B sequences that have not begun: the layer's own, or zeros."""
+        if self.initial_state is None:
+            return self.zero_state(batch_size)
+        rows = len(next(iter(self.initial_state.values()))[0])
+        if rows not in (1, batch_size):
+            raise StateError(
+                f"the model begins with a state of its own for {rows} rows, the batch has {batch_size}: give "
+                f"`initial_state`, or {rows} rows",
+                "initial_state",
+            )
+        return {
+            side: tuple(np.array(np.broadcast_to(part, (batch_size, part.shape[1]))) for part in parts)
+            for side, parts in self.initial_state.items()
         }
 
     def read_state(self, given: Any, batch_size: int, where: tuple[str | int, ...]) -> FlatState:
@@ -164,3 +222,29 @@ def _read_array(value: Any, shape: tuple[int, int], dtype: np.dtype[Any], where:
     if not np.isfinite(array).all():
         raise NonFiniteError(f"{where[0]} has values that are not finite in {dtype}", *where)
     return array
+
+
+def numbers_at_peak(
+    layers: Sequence[Layer],
+    input_size: int,
+    steps: int,
+    batch_size: int,
+    itemsize: int,
+    *,
+    embeds: bool = False,
+    gates: bool = False,
+) -> int:
+    """How many numbers a pass over `steps` real steps holds at its peak, beside the inputs that it was given."""
+    most = kept = 0
+    below, size = input_size if embeds else 0, input_size
+    for layer in layers:
+        out = sum(cell.output_size for cell in layer.cells.values())
+        if BACKWARD in layer.cells:  # its inputs reversed; then its outputs reversed back and put together
+            out = max(size + out, 5 * out // 2)
+        width = sum(cell.blocks * cell.num_units for cell in layer.cells.values())
+        working = PROJECTED_BYTES // itemsize + batch_size * width
+        kept += batch_size * 3 * sum(sum(cell.flat_sizes) for cell in layer.cells.values())
+        kept += steps * width if gates else 0
+        most = max(most, steps * (below + out) + working)
+        below = size = layer.output_size
+    return most + kept

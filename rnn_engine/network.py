@@ -4,32 +4,24 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from copy import copy
-from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
 import numpy as np
 
-from rnn_engine.assembly import check_said, layers_from_weights, planned_layers
-from rnn_engine.catalog import CellKind, cell_kind
-from rnn_engine.errors import NonFiniteError, OptionError, ShapeError, StateError
+from rnn_engine.assembly import check_said, layers_from_blueprint, layers_from_weights, planned_layers
+from rnn_engine.blueprint import Blueprint
+from rnn_engine.catalog import cell_kind
+from rnn_engine.describe import metadata, told_once
+from rnn_engine.errors import NonFiniteError, OptionError, StateError
+from rnn_engine.forward import Forward, seen_by_readout
+from rnn_engine.front import Front
 from rnn_engine.initializers import RandomWords
-from rnn_engine.layer import FlatState, Layer
+from rnn_engine.layer import FlatState, Layer, numbers_at_peak
 from rnn_engine.layouts import Weights, write_weights
 from rnn_engine.packed import PackedBatch
 from rnn_engine.readout import Dense, Embedding, read_readout
-from rnn_engine.types import BACKWARD, Array, NamedState, StateLike, as_numbers, float_dtype
-from rnn_engine.unroll import PROJECTED_BYTES
-
-
-@dataclass(frozen=True)
-class Forward:
-    """What a pass over a batch gives; arrays over time are packed, states are in the order of the batch."""
-
-    outputs: PackedBatch  # [N, O]
-    state: NamedState  # an entry per layer, [B, U] each
-    gates: list[dict[str, Any]] | None = None  # per layer {"input": [N, U], …}, if asked for
-    predictions: PackedBatch | None = None  # [N, n], where there is a readout
+from rnn_engine.types import BACKWARD, Array, NamedState, StateLike, float_dtype
 
 
 class Network:
@@ -40,24 +32,24 @@ class Network:
 
     def __init__(
         self,
-        kind: CellKind,
         layers: Sequence[Layer],
-        input_size: int,
+        front: Front,
         dtype: Any = "float32",
         *,
         weights_layout: str = "tensorflow",
         readout: tuple[Dense, ...] = (),
-        embedding: Embedding | None = None,
+        gives: str = "sequence",
         options: Mapping[str, Any] | None = None,
+        labels: Mapping[str, Any] | None = None,
     ) -> None:
-        self.kind = kind
         self.layers = tuple(layers)
-        self.input_size = input_size
+        self.front = front
         self.dtype = float_dtype(dtype)  # what it computes in
         self.weights_layout = weights_layout
-        self.readout = readout
-        self.embedding = embedding
+        self.readout = self._own_readout = readout
+        self.gives = gives  # what the readout sees: "sequence", "last_output" or "last_step"
         self.options = dict(options or {})  # as they were given
+        self.labels = dict(labels or {})  # what its description begins with
 
     @classmethod
     def planned(
@@ -77,7 +69,7 @@ class Network:
         """
         kind = cell_kind(cell)
         layers = planned_layers(kind, num_units, input_size, num_layers, cell_options, bidirectional)
-        return cls(kind, layers, input_size, dtype, options=cell_options)
+        return cls(layers, Front(input_size), dtype, options=cell_options)
 
     def initialize(self, seed: int = 0) -> Network:
         """Draws all weights from one stream, layer by layer, forward before backward, as TensorFlow's initialisers."""
@@ -134,16 +126,59 @@ class Network:
         kind = cell_kind(cell)
         layers, layout = layers_from_weights(kind, weights, dtype, cell_options)
         check_said(layers, num_layers, num_units, bidirectional)
+        front = Front(layers[0].first.input_size)
+        return cls(layers, front, dtype, weights_layout=layout, options=cell_options)
+
+    @classmethod
+    def from_blueprint(
+        cls, blueprint: Blueprint, dtype: Any = "float32", *, labels: Mapping[str, Any] | None = None
+    ) -> Network:
+        """A trained network that was read from a file, see `formats`; its description begins with `labels`."""
+        resolved = float_dtype(dtype)
+        layers = layers_from_blueprint(blueprint, resolved)
         size = layers[0].first.input_size
-        return cls(kind, layers, size, dtype, weights_layout=layout, options=cell_options)
+        embedding = None if blueprint.embedding is None else Embedding.of(blueprint.embedding, size, resolved)
+        front = Front(size, embedding, blueprint.mask_token, blueprint.mask_value, blueprint.lengths)
+        dense = [{"kernel": d.kernel, "bias": d.bias, "activation": d.activation} for d in blueprint.readout]
+        readout = read_readout(dense or None, layers[-1].output_size, resolved)
+        return cls(
+            layers,
+            front,
+            resolved,
+            weights_layout=blueprint.layout,
+            readout=readout,
+            gives=blueprint.gives,
+            labels=labels,
+        )
 
     def with_readout(self, readout: Any) -> Network:
         """The same layers with dense layers behind them; see `read_readout` for what it takes. None for none."""
         if readout is None and not self.readout:
             return self
         other = copy(self)
+        other.__dict__.pop("metadata", None)  # it tells the readout
         other.readout = read_readout(readout, self.output_size, self.dtype)
         return other
+
+    @property
+    def input_size(self) -> int:
+        """Features of a time step, as the first layer reads them."""
+        return self.front.input_size
+
+    @property
+    def predicts(self) -> bool:
+        """Whether it has predictions: what a readout makes of the outputs, or the one output of each row."""
+        return bool(self.readout) or self.gives != "sequence"
+
+    @property
+    def predicted_size(self) -> int:
+        """n, columns of the predictions."""
+        return self.readout[-1].size if self.readout else self.output_size
+
+    @property
+    def embeds(self) -> bool:
+        """Whether it reads token ids."""
+        return self.front.embedding is not None
 
     @cached_property
     def num_units(self) -> list[int]:
@@ -158,8 +193,7 @@ class Network:
     @property
     def bidirectional(self) -> bool | list[bool]:
         """Whether the layers read both ways; a list of answers where they differ."""
-        each = [layer.bidirectional for layer in self.layers]
-        return each[0] if len(set(each)) == 1 else each
+        return told_once([layer.bidirectional for layer in self.layers])
 
     @cached_property
     def gates_size(self) -> int:
@@ -192,46 +226,48 @@ class Network:
         return count
 
     @property
+    def _around(self) -> int:
+        """Weights of a trained network's embedding and readout, which are its own."""
+        table = 0 if self.front.embedding is None else self.front.embedding.table.size
+        return table + sum(dense.parameters for dense in self._own_readout)
+
+    @property
     def weights(self) -> dict[str, Any]:
         """The weights in the layout they came in, as `from_weights` reads them."""
         each = [{side: cell.parameters for side, cell in layer.cells.items()} for layer in self.layers]
-        return write_weights(Weights(each, layout=self.weights_layout), self.kind)
+        return write_weights(Weights(each, layout=self.weights_layout), [layer.kind for layer in self.layers])
 
     @cached_property
     def description(self) -> dict[str, Any]:
         """The `model` of an answer."""
-        told_residual = [layer.residual for layer in self.layers]
-        return {
-            "cell": self.kind.name,
+        residual = [layer.residual for layer in self.layers]
+        return self.labels | {
+            "cell": told_once([layer.kind.name for layer in self.layers]),
             "num_layers": len(self.layers),
             "num_units": self.num_units,
             "input_size": self.input_size,
             "bidirectional": self.bidirectional,
-            "parameters": self.parameters,
+            "parameters": self.parameters + self._around,
             "state_size": [layer.state_size() for layer in self.layers],
             "output_size": self.output_size,
             "kernel": self.kernel,
             **({"cell_options": self.options} if self.options else {}),
-            **({"residual": told_residual} if any(told_residual) else {}),
+            **({"residual": residual} if any(residual) else {}),
         }
+
+    @cached_property
+    def metadata(self) -> dict[str, Any]:
+        """What it consists of, layer by layer."""
+        return metadata(self.layers, self.front, self.readout, self.gives)
 
     def footprint(self, steps: int, batch_size: int, *, gates: bool = False) -> int:
         """Bytes that a pass over `steps` real steps of `batch_size` rows takes at its peak, without its inputs."""
-        most = kept = 0
-        below, size = 0, self.input_size
-        for layer in self.layers:
-            out = layer.output_size
-            if BACKWARD in layer.cells:  # its inputs reversed; then its outputs reversed back and put side by side
-                out = max(size + out, 5 * out // 2)
-            width = sum(cell.blocks * cell.num_units for cell in layer.cells.values())
-            working = PROJECTED_BYTES // self.dtype.itemsize + batch_size * width
-            kept += batch_size * 3 * sum(sum(cell.flat_sizes) for cell in layer.cells.values())
-            kept += steps * width if gates else 0
-            most = max(most, steps * (below + out) + working)
-            below = size = layer.output_size
-        for dense in self.readout:
-            kept += steps * dense.size
-        return self.dtype.itemsize * (most + kept)
+        sizes = [dense.size for dense in self.readout]
+        predicted = (steps if self.gives == "sequence" else batch_size) * sum(sizes)
+        numbers = numbers_at_peak(
+            self.layers, self.input_size, steps, batch_size, self.dtype.itemsize, embeds=self.embeds, gates=gates
+        )
+        return self.dtype.itemsize * (numbers + predicted)
 
     def forward(
         self,
@@ -246,25 +282,26 @@ class Network:
         `initial_state` is in the order of the batch, zeros if None; `state_name` is what errors call it.
         Raises ShapeError, StateError, or NonFiniteError: for an input, or for a result that overflowed.
         """
-        batch = self._inputs(batch)
+        batch = self.front.features(batch, self.dtype)
         packing = batch.packing
         initial = self._read_state(initial_state, packing.batch_size, state_name)
         states: list[FlatState] = []
         traced: list[dict[str, Any]] = []
         for k, layer in enumerate(self.layers):
-            state = initial[k] if initial_state is None else packing.sorted_state(initial[k])
+            zeros = initial_state is None and layer.initial_state is None
+            state = initial[k] if zeros else packing.sorted_state(initial[k])
             room = None
             if gates:
                 room = {s: np.empty(cell.blocks_of(packing.total), cell.dtype) for s, cell in layer.cells.items()}
             outputs = layer.run(batch, state, room)
             seen = [outputs.data, *(room or {}).values()]
-            self._check_finite(k, batch, seen, state, None if initial_state is None else initial[k])
+            self._check_finite(k, batch, seen, state, None if zeros else initial[k])
             if room is not None:
                 traced.append(layer.named_gates(room))
             states.append(packing.unsorted_state(state))
             batch = outputs
         named = [layer.named_state(state) for layer, state in zip(self.layers, states, strict=True)]
-        return Forward(batch, named, traced if gates else None, self._predict(batch))
+        return Forward(batch, named, traced if gates else None, self._predict(batch, named))
 
     def run(
         self,
@@ -289,8 +326,7 @@ class Network:
 
     def pack(self, inputs: Any, lengths: Any = None, *, time_major: bool = False) -> PackedBatch:
         """[B, T, D] (or [B, T] token ids) without its padding, which is not looked at."""
-        array = self._of_rank(inputs, "[max_time, batch" if time_major else "[batch, max_time")
-        return PackedBatch.pack(array, lengths, time_major=time_major)
+        return self.front.pack(inputs, lengths, time_major=time_major)
 
     def single_step(self, inputs: Any) -> PackedBatch:
         """[B, D] (or [B] token ids) as one time step. Raises OptionError where some layer needs the whole sequence."""
@@ -299,61 +335,15 @@ class Network:
                 raise OptionError(
                     f"layer {k} reads backward, from a sequence's end, so it has no single step: run whole sequences"
                 )
-        return PackedBatch.single_step(self._of_rank(inputs, "[batch"))
+        return self.front.single_step(inputs)
 
-    def _of_rank(self, inputs: Any, axes: str) -> Array:
-        """Inputs of the rank and type that the net takes: `axes` and one of features, unless it embeds."""
-        embeds = self.embedding is not None
-        expected = f"integer token ids {axes}]" if embeds else f"{axes}, {self.input_size}]"
-        array = as_numbers(inputs)
-        if array is None:
-            raise ShapeError(f"inputs must be numbers, regularly nested: expected {expected}", "inputs")
-        rank = axes.count(",") + 1 + (not embeds)
-        fits = array.ndim == rank and (not embeds or array.dtype.kind in "iu" or array.size == 0)
-        if fits and not embeds and array.shape[-1] != self.input_size:
-            raise ShapeError(
-                f"inputs have shape {list(array.shape)}: {array.shape[-1]} features a time step, the network takes "
-                f"{self.input_size}",
-                "inputs",
-            )
-        if not fits:
-            hint = ""
-            if not embeds and array.ndim == rank - 1:
-                hint = ": this net has no embedding, so every time step is a list of features (of one, if need be)"
-            raise ShapeError(
-                f"inputs have shape {list(array.shape)} of {array.dtype}, expected {expected}{hint}", "inputs"
-            )
-        return array
-
-    def last_output(self, outputs: PackedBatch) -> Array:
+    def last_output(self, result: Forward) -> Array:
         """[B, O]: each row's forward outputs at its last real step, backward ones at its first; 0 for length 0."""
-        packing = outputs.packing
-        last = np.zeros((packing.batch_size, self.output_size), outputs.data.dtype)
-        alive = len(packing.last)
-        column = 0
-        for side, cell in self.layers[-1].cells.items():
-            columns = slice(column, column + cell.output_size)
-            steps = outputs.data[:alive] if side == BACKWARD else outputs.data[packing.last]
-            last[:alive, columns] = steps[:, columns]
-            column += cell.output_size
-        return np.asarray(packing.unsorted_state(last))
-
-    def _inputs(self, batch: PackedBatch) -> PackedBatch:
-        """What the first layer reads: features [N, D] in the network's dtype, looked up where they are token ids."""
-        if self.embedding is not None:
-            return batch.with_data(self.embedding(batch.data))
-        with np.errstate(over="ignore"):
-            data = batch.data.astype(self.dtype, copy=False)
-        if not np.isfinite(data).all():
-            step, row = batch.packing.first_bad([data])
-            raise NonFiniteError(
-                f"inputs have a value that is not finite in {self.dtype}, at step {step} of row {row}", "inputs"
-            )
-        return batch.with_data(data)
+        return self.layers[-1].last_output(result.outputs, result.state[-1])
 
     def _read_state(self, given: StateLike | None, batch_size: int, name: str) -> list[FlatState]:
         if given is None:
-            return [layer.zero_state(batch_size) for layer in self.layers]
+            return [layer.start_state(batch_size) for layer in self.layers]
         if not isinstance(given, (list, tuple)):
             raise StateError(
                 f'{name} must be a list with one object per layer, bottom first: [{{"c": …, "h": …}}], or [{{"h": …}}]',
@@ -386,13 +376,13 @@ class Network:
             "the weights down" + (', or ask for dtype "float64"' if self.dtype == np.float32 else "")
         )
 
-    def _predict(self, outputs: PackedBatch) -> PackedBatch | None:
-        if not self.readout:
+    def _predict(self, outputs: PackedBatch, state: NamedState) -> PackedBatch | Array | None:
+        if not self.predicts:
             return None
-        data = outputs.data
+        data = seen_by_readout(self.layers[-1], self.gives, outputs, state[-1])
         with np.errstate(over="ignore", invalid="ignore"):
             for dense in self.readout:
                 data = dense(data)
         if not np.isfinite(data).all():
             raise NonFiniteError(f"the readout overflows {self.dtype}: scale its weights down", "readout")
-        return outputs.with_data(data)
+        return outputs.with_data(data) if self.gives == "sequence" else data

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,20 +21,31 @@ def softmax(logits: Array) -> Array:
     return logits
 
 
+def log_softmax(logits: Array) -> Array:
+    """Overwrites [N, n] with x - log Σ exp(x) over the columns, and returns it. The largest is subtracted first."""
+    logits -= logits.max(axis=-1, keepdims=True, initial=-np.inf)
+    logits -= np.log(np.exp(logits).sum(axis=-1, keepdims=True))
+    return logits
+
+
+#: Functions of whole rows, which only a readout can have: they overwrite [N, n].
+ROWWISE: dict[str, Callable[[Array], Array]] = {"softmax": softmax, "log_softmax": log_softmax}
+
+
 @dataclass(frozen=True)
 class Dense:
-    """y = act(x K + b): [N, U] -> [N, n]. `act` None is softmax."""
+    """y = act(x K + b): [N, U] -> [N, n]. `act` is an activation, or the name of a row of ROWWISE."""
 
     kernel: Array  # [U, n]
     bias: Array | None  # [n]
-    act: BoundActivation | None
+    act: BoundActivation | str
 
     def __call__(self, x: Array) -> Array:
         y = np.matmul(x, self.kernel)
         if self.bias is not None:
             y += self.bias
-        if self.act is None:
-            return softmax(y)
+        if isinstance(self.act, str):
+            return ROWWISE[self.act](y)
         self.act.into(y, y)
         return y
 
@@ -43,13 +54,18 @@ class Dense:
         """n."""
         return int(self.kernel.shape[1])
 
+    @property
+    def parameters(self) -> int:
+        """How many weights it has."""
+        return self.kernel.size + (0 if self.bias is None else self.bias.size)
+
     def describe(self) -> dict[str, Any]:
         """Sizes and activation, for metadata."""
         return {
             "input_size": int(self.kernel.shape[0]),
             "size": self.size,
             "bias": self.bias is not None,
-            "activation": "softmax" if self.act is None else told(self.act),
+            "activation": self.act if isinstance(self.act, str) else told(self.act),
         }
 
 
@@ -94,14 +110,17 @@ def _read_layer(layer: Any, units: int, dtype: Any, where: tuple[str | int, ...]
         bias = _array(layer["bias"], dtype, *where, "bias")
         if bias.shape != kernel.shape[1:]:
             raise ShapeError(f"bias has shape {list(bias.shape)}, expected {list(kernel.shape[1:])}", *where, "bias")
-    spec = layer.get("activation")
-    act = None if isinstance(spec, str) and spec.lower() == "softmax" else _activation(spec, (*where, "activation"))
-    return Dense(np.ascontiguousarray(kernel), bias, act)
+    return Dense(np.ascontiguousarray(kernel), bias, dense_activation(layer.get("activation"), *where, "activation"))
 
 
-def _activation(spec: Any, where: tuple[str | int, ...]) -> BoundActivation:
-    if isinstance(spec, str) and nearest(spec, ["softmax"]).startswith("did"):
-        raise OptionError(f"unknown activation {shown(spec)}: did you mean `softmax`?", *where)
+def dense_activation(spec: Any, *where: str | int) -> BoundActivation | str:
+    """What a dense layer may end in: an activation (None is linear), or the name of a row of ROWWISE."""
+    if isinstance(spec, str):
+        for name in ROWWISE:
+            if spec.lower().replace("_", "") == name.replace("_", ""):
+                return name
+        if nearest(spec, ["softmax"]).startswith("did"):
+            raise OptionError(f"unknown activation {shown(spec)}: did you mean `softmax`?", *where)
     return activation(spec, *where)
 
 
@@ -110,7 +129,7 @@ def _array(value: Any, dtype: Any, *where: str | int) -> Array:
     if array is None:
         raise ShapeError(f"{where[-1]} must be an array of numbers", *where)
     with np.errstate(over="ignore"):
-        array = array.astype(dtype)
+        array = array.astype(dtype, copy=False)
     if not np.isfinite(array).all():
         raise NonFiniteError(f"{where[-1]} has values that are not finite in {np.dtype(dtype)}", *where)
     return array
@@ -121,6 +140,17 @@ class Embedding:
     """Rows of a table by token id: [N] -> [N, E]."""
 
     table: Array  # [V, E]
+
+    @classmethod
+    def of(cls, table: Array, size: int, dtype: Any) -> Embedding:
+        """A table [V, size], cast to `dtype`. Raises ShapeError or NonFiniteError."""
+        if table.ndim != 2 or table.shape[1] != size or not len(table):
+            raise ShapeError(
+                f"the embedding has shape {list(table.shape)}, the first layer takes {size} features: expected "
+                f"[vocabulary, {size}]",
+                "embedding",
+            )
+        return cls(_array(table, dtype, "embedding"))
 
     def __call__(self, ids: Array) -> Array:
         """Raises OptionError for an id outside 0..V-1; `where` names no place, since ids are packed by then."""

@@ -26,6 +26,9 @@ Direction: TypeAlias = str
 FORWARD: Direction = "forward"
 BACKWARD: Direction = "backward"
 
+#: The upper half of a float32, for which NumPy has no type of its own: `as_float` widens it.
+BFLOAT16 = np.dtype([("bfloat16", "<u2")])
+
 #: Canonical parameters of one cell by name: `kernel`, `recurrent_kernel`, `bias`, … (see cells.py).
 Parameters: TypeAlias = dict[str, Array]
 
@@ -71,6 +74,18 @@ def float_dtype(dtype: Any) -> np.dtype[Any]:
     if resolved is None or resolved.name not in ("float32", "float64"):  # a dtype equals None where it is float64
         raise OptionError(f'dtype is {shown(dtype)}: expected "float32" or "float64"', "dtype")
     return resolved
+
+
+def as_float(array: Array) -> Array:
+    """The array in float32 or float64, whichever holds it: half floats widened, whole numbers cast; else as it is."""
+    if array.dtype == BFLOAT16:
+        out = np.empty(array.shape, np.float32)
+        bits = out.view(np.uint32)
+        bits[...] = array["bfloat16"]
+        bits <<= np.uint32(16)
+        return out
+    wide = array.dtype.itemsize == 8 if array.dtype.kind == "f" else array.dtype.itemsize > 2
+    return array.astype(np.float64 if wide else np.float32, copy=False)
 
 
 def as_numbers(value: Any) -> Array | None:

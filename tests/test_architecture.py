@@ -20,14 +20,42 @@ ENGINE = """
     cells.rnn  cells.lstm  cells.gru
     cells
     wrappers  catalog
-    unroll  layouts.base
+    unroll  layouts.base  blueprint
     layer  readout  layouts.tensorflow  layouts.pytorch  layouts.keras  layouts.onnx
-    layouts
-    assembly
+    layouts  front  forward
+    assembly  describe
     network
+    golden
+    formats
+    formats.base
+    formats.protobuf  formats.safetensors  formats.config  formats.named
+    formats.resolve  formats.pytorch  formats.checkpoint  formats.tensorflow_cells  formats.hdf5_child
+    formats.tensorflow
+    formats.onnx.tensors
+    formats.onnx.model
+    formats.onnx.values
+    formats.onnx.shapes  formats.onnx.recurrent
+    formats.onnx.constants  formats.onnx.dense
+    formats.onnx.operators
+    formats.onnx.trace
+    formats.onnx.outputs
+    formats.onnx.probe
+    formats.onnx.alone
+    formats.onnx.reader
+    formats.onnx
+    formats.hdf5  formats.keras_activations  formats.keras_config  formats.keras_defaults
+    formats.keras_archive  formats.keras_variables
+    formats.keras_recurrent
+    formats.keras_layers  formats.keras_weights
+    formats.keras
+    formats.files
     __init__
 """
-ENGINE_STANDS_ON = {"numpy", "threadpoolctl"}  # and the standard library; never a web framework, never app
+ENGINE_STANDS_ON = {
+    "numpy",
+    "threadpoolctl",
+    "google_crc32c",
+}  # and the standard library; never a web framework, never app
 
 #: Arrows that app may not have: (from, to), each with all that is under it.
 FORBIDDEN = [
@@ -40,11 +68,15 @@ FORBIDDEN = [
     ("app.routes", "rnn_engine.network"),
     ("app.problems", "app.routes"),
     ("app.registry", "app.routes"),
+    ("app.registry", "app.jobs"),
+    ("app.uploads", "app.routes"),
+    ("app.uploads", "app.registry.models"),
+    ("app.offline", "app.routes"),
     ("app.jobs", "app.routes"),
     ("app.settings", "app"),
 ]
 
-#: Who may make a Network. The others are handed one.
+#: Who may make a Network, with all that is under it. The others are handed one.
 MAKES_NETWORKS = {"app.registry", "app.executor", "app.cli"}
 
 Graph = Mapping[str, Iterable[str]]
@@ -154,7 +186,7 @@ def test_networks_are_made_in_few_places():
                 called = ast.unparse(node.func)
                 if called in ("Network", "Network.planned") or called.startswith("Network.from_"):
                     makers.add(module)
-    assert makers <= MAKES_NETWORKS
+    assert {module for module in makers if not any(under(module, allowed) for allowed in MAKES_NETWORKS)} == set()
 
 
 def test_imports_are_absolute():

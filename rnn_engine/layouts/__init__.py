@@ -1,11 +1,11 @@
 """The frameworks' names, shapes and gate orders, one file each, to and from the canonical parameters.
 
-Every file has `read(layers or state_dict, kind, options)` -> Weights and `write(Weights, kind)`, its inverse.
+Every file has `read(layers or state_dict, kind, options)` -> Weights and `write(Weights, kinds)`, its inverse.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -23,7 +23,7 @@ class Layout:
 
     field: str
     read: Callable[[Any, CellKind, Mapping[str, Any]], Weights]
-    write: Callable[[Weights, CellKind], Any]
+    write: Callable[[Weights, Sequence[CellKind]], Any]
     gates: Mapping[str, str]
     names: Mapping[str, tuple[str, ...]]
 
@@ -71,7 +71,7 @@ def read_weights(weights: Any, kind: CellKind, options: Mapping[str, Any]) -> We
     return read
 
 
-def write_weights(weights: Weights, kind: CellKind) -> dict[str, Any]:
-    """The object that `read_weights` reads, in the layout that the weights came in."""
+def write_weights(weights: Weights, kinds: Sequence[CellKind]) -> dict[str, Any]:
+    """The object that `read_weights` reads, in the layout that the weights came in; `kinds` are the layers' cells."""
     layout = LAYOUTS[weights.layout]
-    return {"layout": weights.layout, layout.field: layout.write(weights, kind)}
+    return {"layout": weights.layout, layout.field: layout.write(weights, kinds)}

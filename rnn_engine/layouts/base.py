@@ -10,7 +10,7 @@ import numpy as np
 
 from rnn_engine.catalog import CellKind
 from rnn_engine.errors import NonFiniteError, OptionError, ShapeError, listed, nearest, shown
-from rnn_engine.types import BACKWARD, FORWARD, Array, Direction, Parameters, as_numbers
+from rnn_engine.types import BACKWARD, BFLOAT16, FORWARD, Array, Direction, Parameters, as_float, as_numbers
 
 #: The gates' letters in the canonical order of the parameters' blocks.
 CANONICAL = {"rnn": "h", "gru": "rzn", "lstm": "ifog"}
@@ -26,9 +26,17 @@ class Weights:
 
 
 def to_gates(array: Array, given: str, kind: CellKind) -> Array:
-    """[…, G·U], blocks of columns in the order of the letters `given` -> [G, …, U] in the canonical order."""
+    """[…, G·U], blocks of columns in the order of the letters `given` -> [G, …, U] in the canonical order.
+
+    Half floats are widened. Whatever the blocks are, they are copied just once.
+    """
     blocks = np.split(array, len(given), axis=-1)
-    return np.stack([blocks[given.index(letter)] for letter in CANONICAL[kind.name]])
+    half = array.dtype == BFLOAT16 or array.dtype == np.float16
+    out = np.empty((len(given), *blocks[0].shape), np.float32 if half else array.dtype)
+    for gate, letter in enumerate(CANONICAL[kind.name]):
+        block = blocks[given.index(letter)]
+        out[gate] = as_float(block) if half else block
+    return out
 
 
 def from_gates(array: Array, wanted: str, kind: CellKind) -> Array:
@@ -79,10 +87,13 @@ def variables(
 
 def as_array(value: Any, *where: str | int) -> Array:
     """An array of numbers, or an error."""
-    array = as_numbers(value)
+    half = isinstance(value, np.ndarray) and value.dtype == BFLOAT16
+    array = value if half else as_numbers(value)
     if array is None:
         raise ShapeError(f"{where[-1]} must be an array of numbers", *where)
-    if array.dtype.kind == "f" and not np.isfinite(array).all():
+    # a bfloat16 whose exponent is all ones is infinite or no number
+    fine = (array["bfloat16"] & 0x7F80) != 0x7F80 if half else array.dtype.kind != "f" or np.isfinite(array)
+    if not np.all(fine):
         raise NonFiniteError(f"{where[-1]} has values that are not finite", *where)
     return array
 

@@ -6,7 +6,7 @@ recurrent, means reset_after. Source: `keras/src/layers/rnn/`.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -73,9 +73,12 @@ def _read_one(given: Any, kind: CellKind, where: tuple[str | int, ...]) -> Param
     return out
 
 
-def write(weights: Weights, kind: CellKind) -> Any:
-    """The inverse of `read`."""
-    return [undirected({side: _write_one(p, kind) for side, p in layer.items()}) for layer in weights.layers]
+def write(weights: Weights, kinds: Sequence[CellKind]) -> Any:
+    """The inverse of `read`; `kinds` are the layers' cells."""
+    return [
+        undirected({side: _write_one(p, kind) for side, p in layer.items()})
+        for layer, kind in zip(weights.layers, kinds, strict=True)
+    ]
 
 
 def _write_one(parameters: Parameters, kind: CellKind) -> dict[str, Array]:

@@ -6,7 +6,7 @@ Gates: LSTM i, o, f, c; GRU z, r, h. Source: the operators' specification.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -69,11 +69,11 @@ def _read_one(got: dict[str, Array], kind: CellKind, d: int) -> Parameters:
     return out
 
 
-def write(weights: Weights, kind: CellKind) -> Any:
-    """The inverse of `read`."""
-    order = GATES[kind.name]
+def write(weights: Weights, kinds: Sequence[CellKind]) -> Any:
+    """The inverse of `read`; `kinds` are the layers' cells."""
     out = []
-    for layer in weights.layers:
+    for layer, kind in zip(weights.layers, kinds, strict=True):
+        order = GATES[kind.name]
         sides = list(layer.values())
         one = {
             "W": np.stack([from_gates(p["kernel"], order, kind).T for p in sides]),

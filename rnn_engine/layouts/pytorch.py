@@ -6,7 +6,7 @@ Gates: LSTM i, f, g, o; GRU r, z, n, resetting after the product. Source: `torch
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from rnn_engine.catalog import CellKind
@@ -51,7 +51,10 @@ def read(state_dict: Any, kind: CellKind, options: Mapping[str, Any]) -> Weights
 def _read_one(got: dict[str, Array], kind: CellKind, suffix: str, where: tuple[str | int, ...]) -> Parameters:
     for name in ("weight_ih", "weight_hh"):
         if name not in got:
-            raise OptionError(f"{name}{suffix} missing", *where)
+            there = (
+                f"there is {listed(f'{known}{suffix}' for known in got)}" if got else f"there is nothing of {suffix}"
+            )
+            raise OptionError(f"{name}{suffix} missing: {there}", *where)
     units = units_of(got["weight_hh"], 0, kind, kind.blocks, *where, f"weight_hh{suffix}")
     output_size = units
     if "weight_hr" in got:
@@ -80,11 +83,11 @@ def _read_one(got: dict[str, Array], kind: CellKind, suffix: str, where: tuple[s
     return out
 
 
-def write(weights: Weights, kind: CellKind) -> Any:
-    """The inverse of `read`."""
-    order = GATES[kind.name]
+def write(weights: Weights, kinds: Sequence[CellKind]) -> Any:
+    """The inverse of `read`; `kinds` are the layers' cells."""
     out = {}
-    for k, layer in enumerate(weights.layers):
+    for k, (layer, kind) in enumerate(zip(weights.layers, kinds, strict=True)):
+        order = GATES[kind.name]
         for side, parameters in layer.items():
             suffix = f"_l{k}{_SUFFIX[side]}"
             out[f"weight_ih{suffix}"] = from_gates(parameters["kernel"], order, kind).T

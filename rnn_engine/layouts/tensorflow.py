@@ -5,7 +5,7 @@ Gates: BasicLSTMCell and LSTMCell i, j, f, o (j is the candidate); GRUCell r, u 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -99,10 +99,13 @@ def _read_gru(given: Any, kind: CellKind, where: tuple[str | int, ...]) -> Param
     return out
 
 
-def write(weights: Weights, kind: CellKind) -> Any:
-    """The inverse of `read`."""
-    write_one = _write_gru if kind.name == "gru" else _write_single_kernel
-    return [undirected({side: write_one(p, kind) for side, p in layer.items()}) for layer in weights.layers]
+def write(weights: Weights, kinds: Sequence[CellKind]) -> Any:
+    """The inverse of `read`; `kinds` are the layers' cells."""
+    out = []
+    for layer, kind in zip(weights.layers, kinds, strict=True):
+        write_one = _write_gru if kind.name == "gru" else _write_single_kernel
+        out.append(undirected({side: write_one(p, kind) for side, p in layer.items()}))
+    return out
 
 
 def _whole_kernel(parameters: Parameters, kind: CellKind) -> Array:

@@ -117,7 +117,7 @@ def test_last_output_is_the_forward_half_at_the_last_step_and_the_backward_half_
             if length:
                 expected[row, columns] = padded[row, 0 if side == "backward" else length - 1, columns]
             column += cell.output_size
-    assert_same(net.last_output(result.outputs), expected)
+    assert_same(net.last_output(result), expected)
 
 
 @given(any_case)
@@ -261,7 +261,7 @@ def test_gates_are_those_that_made_the_outputs(cell, bidirectional):
     outputs = result.outputs.padded()
     for side, gates in by_direction(net.layers[-1], result.gates[-1]).items():
         padded = {name: result.outputs.with_data(array).padded() for name, array in gates.items()}
-        assert list(gates) == list(net.kind.gates)
+        assert list(gates) == list(net.layers[0].kind.gates)
         for row, length in enumerate(lengths):
             assert not any(array[row, length:].any() for array in padded.values())
             state = {name: array[row] for name, array in by_direction(net.layers[-1], initial[-1])[side].items()}
@@ -287,7 +287,7 @@ def test_asking_for_gates_changes_nothing_else(case):
         for side, gates in by_direction(layer, entry).items():
             units = layer.cells[side].num_units
             assert {name: array.shape for name, array in gates.items()} == dict.fromkeys(
-                net.kind.gates, (batch.packing.total, units)
+                net.layers[0].kind.gates, (batch.packing.total, units)
             )
 
 

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from rnn_engine import EngineError, Network, softmax
+from rnn_engine.front import Front
 from rnn_engine.readout import Embedding, read_readout
 from tests.rnn_engine import assert_same, poisoned
 
@@ -85,7 +86,7 @@ def test_a_network_predicts_from_its_outputs_and_0_past_a_rows_length():
 
 def embedding_net(table):
     net = Network.from_seed("lstm", 3, table.shape[1], dtype="float64")
-    return net, Network(net.kind, net.layers, net.input_size, net.dtype, embedding=Embedding(table))
+    return net, Network(net.layers, Front(net.input_size, Embedding(table)), net.dtype)
 
 
 @pytest.mark.parametrize("time_major", [False, True], ids=["batch-major", "time-major"])
@@ -108,8 +109,8 @@ def test_a_step_takes_one_token_id_a_row():
 @pytest.mark.parametrize(
     ("ids", "message"),
     [
-        ([[1, 10]], "token id 10 is outside 0..9, the embedding's rows"),
-        ([[-1, 1]], "token id -1 is outside 0..9, the embedding's rows"),
+        ([[1, 10]], "token id 10 at step 1 of row 0 is outside 0..9, the rows of the embedding"),
+        ([[-1, 1]], "token id -1 at step 0 of row 0 is outside 0..9, the rows of the embedding"),
         ([[1.0, 2.0]], "inputs have shape [1, 2] of float64, expected integer token ids [batch, max_time]"),
         ([[True, False]], "inputs must be numbers, regularly nested: expected integer token ids [batch, max_time]"),
         ([[[1, 2]]], "inputs have shape [1, 1, 2] of int64, expected integer token ids [batch, max_time]"),

@@ -1,0 +1,40 @@
+"""What a pass over a batch gives, and what of it a readout sees."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from rnn_engine.layer import Layer
+from rnn_engine.packed import PackedBatch
+from rnn_engine.types import Array, NamedState
+
+
+@dataclass(frozen=True)
+class Forward:
+    """What a pass over a batch gives; arrays over time are packed, states are in the order of the batch."""
+
+    outputs: PackedBatch  # [N, O]
+    state: NamedState  # an entry per layer, [B, U] each
+    gates: list[dict[str, Any]] | None = None  # per layer {"input": [N, U], …}, if asked for
+    predictions: PackedBatch | Array | None = (
+        None  # [N, n], where there is a readout; [B, n] if it sees one output a row
+    )
+
+
+def seen_by_readout(layer: Layer, gives: str, outputs: PackedBatch, state: Mapping[str, Any]) -> Array:
+    """[N, O], every step of the top layer; or [B, O], of each row its "last_output", or all halves at its "last_step".
+
+    `state` is the layer's final one, by name.
+    """
+    if gives == "sequence":
+        return outputs.data
+    if gives == "last_output":
+        return layer.last_output(outputs, state)
+    packing = outputs.packing
+    last = np.zeros((packing.batch_size, layer.output_size), outputs.data.dtype)
+    last[: packing.widest] = outputs.data[packing.last]
+    return np.asarray(packing.unsorted_state(last))

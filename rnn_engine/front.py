@@ -1,0 +1,147 @@
+"""What a network reads: features or token ids, packed without their padding, embedded, masked steps left out."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from rnn_engine.errors import LengthsError, NonFiniteError, OptionError, ShapeError
+from rnn_engine.packed import PackedBatch, Packing, check_lengths
+from rnn_engine.readout import Embedding
+from rnn_engine.types import Array, as_numbers
+
+
+@dataclass(frozen=True)
+class Front:
+    """The way from a request's inputs to the first layer's.
+
+    `mask_token` is an id, `mask_value` the value of all features, of steps that are none (Keras' `mask_zero` and
+    `Masking`). `lengths` are those of every batch that does not tell its own, where the model fixes them.
+    """
+
+    input_size: int  # D, of the first layer
+    embedding: Embedding | None = None
+    mask_token: int | None = None
+    mask_value: float | None = None
+    lengths: Array | None = None  # [B]
+
+    @property
+    def masks(self) -> bool:
+        """Whether some steps are told by their values to be none."""
+        return self.mask_token is not None or self.mask_value is not None
+
+    def pack(self, inputs: Any, lengths: Any = None, *, time_major: bool = False) -> PackedBatch:
+        """[B, T, D] (or [B, T] token ids) without its padding, which is not looked at."""
+        array = self.of_rank(inputs, "[max_time, batch" if time_major else "[batch, max_time")
+        return PackedBatch.pack(array, self.lengths_of(array, lengths, time_major=time_major), time_major=time_major)
+
+    def single_step(self, inputs: Any) -> PackedBatch:
+        """[B, D] (or [B] token ids) as one time step."""
+        array = self.of_rank(inputs, "[batch")
+        if self.masks and (masked := self._masked(array)).any():
+            raise OptionError(
+                f"row {int(np.argmax(masked))} of inputs is {self._mask_named}, which the model skips: a step cannot "
+                "be skipped, so leave that row out",
+                "inputs",
+            )
+        return PackedBatch.single_step(array)
+
+    def lengths_of(self, inputs: Array, lengths: Any, *, time_major: bool = False, ends: Array | None = None) -> Any:
+        """The lengths of a batch [B, T, …]: those given, else read off its masked steps, else the model's own.
+
+        What stands from `ends` [B] on counts as masked. Raises LengthsError where a masked step comes before a row's
+        last real one.
+        """
+        if isinstance(lengths, Packing):
+            return lengths
+        batch_size, max_time = inputs.shape[1::-1] if time_major else inputs.shape[:2]
+        if lengths is None and self.lengths is not None:
+            if len(self.lengths) != batch_size:
+                raise LengthsError(
+                    f"the model fixes the lengths of {len(self.lengths)} rows, the batch has {batch_size}: give "
+                    "`lengths`",
+                    "lengths",
+                )
+            return check_lengths(self.lengths, batch_size, max_time)
+        if not self.masks:
+            return lengths
+        masked = self._masked(inputs)
+        masked = masked.T if time_major else masked
+        steps = np.arange(1, max_time + 1)
+        if ends is not None:
+            masked |= steps > ends[:, np.newaxis]
+        real = np.max(np.where(masked, 0, steps), axis=1, initial=0)
+        known = real if lengths is None else check_lengths(lengths, batch_size, max_time)
+        wrong = masked & (steps <= known[:, np.newaxis])
+        if wrong.any():
+            row, step = np.unravel_index(int(np.argmax(wrong)), wrong.shape)
+            which = "before its last real step" if lengths is None else f"within its length of {known[row]}"
+            raise LengthsError(
+                f"step {step} of row {row} is {self._mask_named}, which the model skips, {which}: only steps at a "
+                "row's end can be skipped, so leave it out" + ("" if lengths is None else ", or shorten the row"),
+                "inputs",
+            )
+        return known
+
+    def _masked(self, inputs: Array) -> Array:
+        """[…] bool: which steps are none."""
+        if self.mask_token is not None:
+            return inputs == self.mask_token
+        with np.errstate(over="ignore"):
+            same = inputs.astype(np.float32, copy=False) == np.float32(self.mask_value or 0)  # as Keras compares
+        return np.asarray(same.all(axis=-1))
+
+    @property
+    def _mask_named(self) -> str:
+        return f"the id {self.mask_token}" if self.mask_token is not None else f"all {self.mask_value}"
+
+    def of_rank(self, inputs: Any, axes: str) -> Array:
+        """Inputs of the rank and type that the net takes: `axes` and one of features, unless it embeds."""
+        embeds = self.embedding is not None
+        expected = f"integer token ids {axes}]" if embeds else f"{axes}, {self.input_size}]"
+        array = as_numbers(inputs)
+        if array is None:
+            raise ShapeError(f"inputs must be numbers, regularly nested: expected {expected}", "inputs")
+        rank = axes.count(",") + 1 + (not embeds)
+        fits = array.ndim == rank and (not embeds or array.dtype.kind in "iu" or array.size == 0)
+        if fits and not embeds and array.shape[-1] != self.input_size:
+            raise ShapeError(
+                f"inputs have shape {list(array.shape)}: {array.shape[-1]} features a time step, the network takes "
+                f"{self.input_size}",
+                "inputs",
+            )
+        if not fits:
+            hint = ""
+            if not embeds and array.ndim == rank - 1:
+                hint = ": this net has no embedding, so every time step is a list of features (of one, if need be)"
+            raise ShapeError(
+                f"inputs have shape {list(array.shape)} of {array.dtype}, expected {expected}{hint}", "inputs"
+            )
+        return array
+
+    def features(self, batch: PackedBatch, dtype: np.dtype[Any]) -> PackedBatch:
+        """What the first layer reads: features [N, D] in the network's dtype, looked up where they are token ids."""
+        if self.embedding is not None:
+            self._check_ids(batch, len(self.embedding.table))
+            return batch.with_data(self.embedding(batch.data))
+        with np.errstate(over="ignore"):
+            data = batch.data.astype(dtype, copy=False)
+        if not np.isfinite(data).all():
+            step, row = batch.packing.first_bad([data])
+            raise NonFiniteError(
+                f"inputs have a value that is not finite in {dtype}, at step {step} of row {row}", "inputs"
+            )
+        return batch.with_data(data)
+
+    def _check_ids(self, batch: PackedBatch, vocabulary: int) -> None:
+        wrong = (batch.data < 0) | (batch.data >= vocabulary)
+        if wrong.any():
+            at = int(np.argmax(wrong))
+            row, step = int(batch.packing.rows[at]), int(batch.packing.times[at])
+            raise OptionError(
+                f"token id {batch.data[at]} at step {step} of row {row} is outside 0..{vocabulary - 1}, the rows of "
+                "the embedding",
+                "inputs",
+            )
