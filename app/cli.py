@@ -1,4 +1,4 @@
-"""The command line: `unrolled serve`."""
+"""The command line: `unrolled serve`, and the commands on models."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ import sys
 from typing import Any
 
 import click
-from pydantic import ValidationError
 
-from app.settings import Settings
+from app import commands
+from app.settings import Settings, settings_of
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -28,6 +28,10 @@ def _flags(command: Any) -> Any:
     return command
 
 
+for command in commands.COMMANDS:
+    main.add_command(command)
+
+
 @main.command()
 @_flags
 def serve(**flags: str | None) -> None:
@@ -35,7 +39,7 @@ def serve(**flags: str | None) -> None:
 
     Every flag can be given by environment too.
     """
-    settings = _settings({name: value for name, value in flags.items() if value is not None})
+    settings = settings_of({name: value for name, value in flags.items() if value is not None})
     import uvicorn  # here, so that --help is quick
 
     from app.main import create_app
@@ -58,17 +62,6 @@ def serve(**flags: str | None) -> None:
         if app.state.executor.running:  # the grace is over; Python would wait for its threads, however long they take
             logging.shutdown()
             os._exit(0)
-
-
-def _settings(flags: dict[str, Any]) -> Settings:
-    try:
-        return Settings(**flags)
-    except ValidationError as error:
-        for fault in error.errors():
-            name = str(fault["loc"][0])
-            flag = f"--{name.replace('_', '-')} (UNROLLED_{name.upper()})"
-            click.echo(f"unrolled: {flag} is {fault['input']!r}: {fault['msg'].lower()}", err=True)
-        sys.exit(2)
 
 
 if __name__ == "__main__":

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
+import logging
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from functools import partial
 
 import orjson
 from fastapi import FastAPI
@@ -16,27 +19,39 @@ from app.executor import Executor
 from app.head import HeadMiddleware
 from app.jobs import Jobs
 from app.metrics import Metrics, MetricsMiddleware
+from app.problems import Problem
 from app.registry import Registry
-from app.routes import compute, service
+from app.registry.models import Models
+from app.routes import compute, models, service
 from app.settings import Settings
 from rnn_engine import set_threads
+
+#: How often the model folder is looked at, for what other processes did there.
+WATCH_SECONDS = 2.0
+log = logging.getLogger("unrolled")
 
 
 def create_app(settings: Settings | None = None) -> FastAPI:
     """The service with these settings; from the environment where there are none."""
     settings = settings or Settings()
     executor = Executor(settings.threads)
-    jobs = Jobs(settings, Registry(settings))
+    registry = Registry(settings)
+    jobs = Jobs(settings, registry)
     metrics = Metrics()
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         # requests share the cores; a product that took several threads of its own would fight the others for them
         set_threads(1)
+        executor.start()
         _warm_up()
+        await executor.aside(partial(_look, registry.models))
         app.state.ready = True
+        watching = asyncio.create_task(_watch(registry.models, executor))
         yield
         app.state.ready = False
+        watching.cancel()
+        await asyncio.wait([watching])
         executor.shutdown()
 
     app = FastAPI(
@@ -55,14 +70,38 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     app.state.executor = executor
     problems.install(app)
     hot = compute.routes(jobs, executor, settings.max_body_bytes)
-    others = service.router(metrics.registry)
+    others = [service.router(metrics.registry, registry.models), models.router(registry.models, executor, settings)]
     app.router.routes.extend(hot)
-    app.include_router(others)
+    for router in others:
+        app.include_router(router)
     app.mount("/static", StaticFiles(directory=service.STATIC), name="static")
     openapi.install(app)
-    paths = frozenset(route.path for route in (*hot, *others.routes) if isinstance(route, Route))
+    paths = [
+        route.path for route in (*hot, *(r for router in others for r in router.routes)) if isinstance(route, Route)
+    ]
     app.user_middleware += [Middleware(MetricsMiddleware, metrics, paths), Middleware(HeadMiddleware)]
     return app
+
+
+async def _watch(models: Models, executor: Executor) -> None:
+    """Serves what others put into the model folder, and no longer what they deleted."""
+    while True:
+        await asyncio.sleep(WATCH_SECONDS)
+        try:
+            await executor.aside(models.refresh)
+        except Problem:  # the service stops
+            return
+        except Exception as error:  # of one look; the next may find all well
+            log.warning("the model folder cannot be read: %s", error)
+
+
+def _look(models: Models) -> None:
+    """The first look at the model folder. Where it cannot be read, the service serves what needs no models."""
+    try:
+        models.store.sweep()
+        models.refresh()
+    except OSError as error:
+        log.error("the model folder cannot be read: %s", error)
 
 
 def _warm_up() -> None:

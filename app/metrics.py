@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 import time
+from collections.abc import Sequence
 from typing import Any
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
@@ -46,10 +48,12 @@ class MetricsMiddleware:
 
     METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "DELETE", "OPTIONS", "PATCH"})
 
-    def __init__(self, app: ASGIApp, metrics: Metrics, paths: frozenset[str]) -> None:
+    def __init__(self, app: ASGIApp, metrics: Metrics, paths: Sequence[str]) -> None:
         self.app = app
         self._metrics = metrics
-        self._paths = paths
+        self._plain = frozenset(path for path in paths if "{" not in path)
+        patterns = sorted({path for path in paths if "{" in path})
+        self._patterns = [(re.compile(re.sub(r"\{\w+\}", "[^/]+", path)), path) for path in patterns]
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -71,8 +75,12 @@ class MetricsMiddleware:
             self._metrics.active.dec()
             path, method = scope["path"], scope["method"]
             self._metrics.count(
-                path if path in self._paths else "other",
+                path if path in self._plain else self._template(path),
                 method if method in self.METHODS else "other",
                 status,
                 time.perf_counter() - began,
             )
+
+    def _template(self, path: str) -> str:
+        """The route that a path with names in it belongs to: one for all names."""
+        return next((template for pattern, template in self._patterns if pattern.fullmatch(path)), "other")

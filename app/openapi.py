@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from fastapi import FastAPI
@@ -27,6 +28,7 @@ Post a batch of padded sequences with their lengths, a cell type and a layer cou
 
 TAGS = [
     {"name": "Compute", "description": "Unroll a network over a batch, or step its cell once."},
+    {"name": "Models", "description": "Trained networks: register, look up, run, delete."},
     {"name": "Learn", "description": "What the cells compute."},
     {"name": "Operate", "description": "Probes and metrics."},
 ]
@@ -75,6 +77,11 @@ RUN_EXAMPLES = {
         },
     },
 }
+MODEL_RUN_EXAMPLES = {
+    "ids": {"summary": "Token ids, for a model that embeds", "value": {"inputs": [[4, 8, 15], [16, 23]]}},
+    "features": {"summary": "Features", "value": {"inputs": [[[1, 0], [0, 1]]], "lengths": [2]}},
+}
+MODEL_STEP_EXAMPLES = {"ids": {"summary": "The next token of two sequences", "value": {"inputs": [4, 16]}}}
 STEP_EXAMPLES = {
     "lstm": {
         "summary": "One step of an LSTM from a state of your own",
@@ -94,11 +101,34 @@ _ERRORS = {
     415: "A content type that is not spoken",
     422: "Understood, but wrong: shapes, lengths, names, numbers that are not finite",
     500: "An error inside the service",
+    503: "The model does not load, or the service is shutting down",
+}
+
+
+_NAME = {
+    "name": "name",
+    "in": "path",
+    "required": True,
+    "schema": {"type": "string", "pattern": "^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$"},
+    "description": "a registered model",
+}
+_VERSION = {
+    "name": "version",
+    "in": "path",
+    "required": True,
+    "schema": {"type": "integer", "minimum": 1},
+    "description": "one of its versions",
 }
 
 
 def _operation(
-    name: str, summary: str, description: str, request: type, answer: type, examples: dict[str, Any]
+    name: str,
+    summary: str,
+    description: str,
+    request: type,
+    answer: type,
+    examples: dict[str, Any],
+    parameters: Sequence[dict[str, Any]] = (),
 ) -> dict[str, Any]:
     binary = {"schema": {"type": "string", "format": "binary"}}
     answers: dict[str, Any] = {
@@ -112,7 +142,8 @@ def _operation(
     body = {"application/json": {"schema": _ref(request), "examples": examples}, SAFETENSORS: binary}
     return {
         "post": {
-            "tags": ["Compute"],
+            "tags": ["Models" if parameters else "Compute"],
+            **({"parameters": list(parameters)} if parameters else {}),
             "summary": summary,
             "description": description,
             "operationId": name,
@@ -171,6 +202,8 @@ def install(app: FastAPI) -> None:
             ),
         }
         merged["paths"] = hot | merged["paths"]
+        for path, parameters in _OF_MODEL.items():
+            merged["paths"] |= _model_operations(path, parameters)
         _say_errors(merged)
         app.openapi_schema = merged
         return merged
@@ -178,10 +211,62 @@ def install(app: FastAPI) -> None:
     app.openapi = document  # type: ignore[method-assign]
 
 
+def _model_operations(path: str, parameters: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """/run and /step of a registered model."""
+    suffix = "_version" if len(parameters) > 1 else ""
+    which = "one version of a model" if suffix else "a model's newest version"
+    return {
+        f"{path}/run": _operation(
+            f"run_model{suffix}",
+            f"Unroll {which} over a batch",
+            "As POST /run, with the model named in the path.",
+            RunRequest,
+            RunAnswer,
+            MODEL_RUN_EXAMPLES,
+            parameters,
+        ),
+        f"{path}/step": _operation(
+            f"step_model{suffix}",
+            f"One cell call of {which}",
+            "As POST /step, with the model named in the path.",
+            StepRequest,
+            StepAnswer,
+            MODEL_STEP_EXAMPLES,
+            parameters,
+        ),
+    }
+
+
+_OF_MODEL = {"/models/{name}": [_NAME], "/models/{name}/versions/{version}": [_NAME, _VERSION]}
+
+#: What the routes that are FastAPI's own answer beside their 2xx.
+_OWN_ERRORS = {
+    ("/readyz", "get"): {503: "Not ready"},
+    ("/models/{name}", "put"): {
+        400: "A body or file that is broken",
+        409: "The name differs only in case from another one's",
+        413: "The upload is over the limit",
+        415: "Not multipart/form-data",
+        422: "A file that was understood, but does not fit: the message says what to do",
+        503: "The model folder takes nothing: it is full or read-only",
+    },
+    ("/models/{name}", "get"): {404: "No such model", 503: "No version of it loads"},
+    ("/models/{name}", "delete"): {404: "No such model", 503: "The model folder is read-only"},
+    ("/models/{name}/versions/{version}", "get"): {404: "No such version", 503: "It does not load"},
+    ("/models/{name}/versions/{version}", "delete"): {404: "No such version", 503: "The model folder is read-only"},
+}
+
+
 def _say_errors(document: dict[str, Any]) -> None:
-    """Takes FastAPI's own validation error out: the routes that are its own take nothing that could fail it."""
+    """Puts our errors in the place of FastAPI's own validation error, which no route of ours answers."""
     schemas = document["components"]["schemas"]
     for name in ("HTTPValidationError", "ValidationError"):
         schemas.pop(name, None)
-    probe = document["paths"]["/readyz"]["get"]["responses"]
-    probe["503"] = {"description": "Not ready", "content": {problems.MEDIA_TYPE: {"schema": _ref(ProblemOut)}}}
+    for (path, method), errors in _OWN_ERRORS.items():
+        operation = document["paths"][path][method]
+        operation["responses"].pop("422", None)
+        for status, meaning in errors.items():
+            content = {problems.MEDIA_TYPE: {"schema": _ref(ProblemOut)}}
+            operation["responses"][str(status)] = {"description": meaning, "content": content}
+        for parameter in operation.get("parameters", []):
+            parameter.update(_NAME if parameter["name"] == "name" else _VERSION)

@@ -15,8 +15,10 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 
 from rnn_engine import EngineError
+from rnn_engine.formats.base import FormatError
 
 MEDIA_TYPE = "application/problem+json"
+NAME_RULE = "a model's name is a letter or digit, then up to 127 letters, digits, dots, dashes and underscores"
 MAX_DETAIL = 800  # characters: a message may repeat what a client sent, but not all of it
 log = logging.getLogger("unrolled")
 
@@ -39,6 +41,11 @@ class Problem(Exception):
         self.detail = detail
         self.faults = [(where, detail), *more] if where is not None else list(more)
         self.headers = dict(headers or {})
+
+    def under(self, *prefix: str | int) -> Problem:
+        """The same problem, seen from further outside: its pointers begin with `prefix`."""
+        self.faults = [((*prefix, *where), detail) for where, detail in self.faults] or [(prefix, self.detail)]
+        return self
 
     def response(self) -> Response:
         """The answer: `type`, `title`, `status`, `detail`, `errors`; `error` for clients that read only that."""
@@ -82,6 +89,10 @@ def _engine(error: EngineError) -> Problem:
     return Problem(422, error.detail, error.where or None)
 
 
+def _format(error: FormatError) -> Problem:
+    return Problem(400, error.detail, error.where or None)
+
+
 def _http(error: HTTPException) -> Problem:
     return Problem(error.status_code, str(error.detail), headers=error.headers)
 
@@ -103,6 +114,7 @@ def _gone(_: ClientDisconnect) -> Problem:
 PROBLEMS: dict[type[Exception], Callable[[Any], Problem]] = {
     Problem: lambda problem: problem,
     EngineError: _engine,
+    FormatError: _format,
     HTTPException: _http,
     RequestValidationError: _validation,
     MemoryError: _memory,
@@ -124,7 +136,9 @@ def install(app: FastAPI) -> None:
     async def answer(request: Request, error: Exception) -> Response:
         problem = problem_of(error)
         if problem.status == 404 and problem.detail == HTTPStatus.NOT_FOUND.phrase:
-            problem.detail = f"there is nothing at {request.url.path}: /docs lists what there is"
+            path = request.url.path
+            rule = f" ({NAME_RULE})" if path.startswith("/models/") else ""
+            problem.detail = f"there is nothing at {path:.200}: /docs lists what there is{rule}"
         elif problem.status == 405:
             allowed = problem.headers.get("Allow", problem.headers.get("allow", "another method"))
             problem.detail = f"{request.url.path} does not answer {request.method}: use {allowed}"

@@ -72,7 +72,8 @@ class RunRequest(NetRequest):
     """Unroll a network over a batch of sequences."""
 
     inputs: Tensor = Field(
-        description="features [batch, max_time, input_size]; without `lengths`, also sequences of unequal length",
+        description="features [batch, max_time, input_size], or token ids [batch, max_time] for a model that embeds; "
+        "without `lengths`, also sequences of unequal length",
     )
     lengths: Lengths = Field(None, description="real time steps of each row, 0 to max_time; default: all")
     initial_state: StateIn = Field(None, description="one entry per layer, as `state` in an answer; default: zeros")
@@ -82,7 +83,7 @@ class RunRequest(NetRequest):
 class StepRequest(NetRequest):
     """One call of the cell."""
 
-    inputs: Tensor = Field(description="features [batch, input_size]")
+    inputs: Tensor = Field(description="features [batch, input_size], or token ids [batch]")
     returned: list[Returned | Literal["output"]] | None = Field(  # type: ignore[assignment]
         None, alias="return", description='default ["output", "state"], and "predictions" where there is a readout'
     )
@@ -103,7 +104,9 @@ _StateOut = dict[str, ArrayOut | dict[str, ArrayOut]]
 class ModelInfo(BaseModel):
     """The network that answered."""
 
-    cell: str = Field(description='"rnn", "lstm" or "gru"')
+    name: str | None = Field(None, description="of the registered model")
+    version: int | None = Field(None, description="of the registered model")
+    cell: str | list[str] = Field(description='"rnn", "lstm" or "gru"; per layer where they differ')
     num_layers: int = Field(description="stacked layers")
     num_units: list[int] = Field(description="units of each layer")
     input_size: int = Field(description="features of a time step")
@@ -127,7 +130,8 @@ class RunAnswer(BaseModel):
         None, description="[batch, units]: forward at each row's last real step, backward at its first; 0 without steps"
     )
     predictions: ArrayOut | None = Field(
-        None, description="[batch, max_time, n], what the readout makes of the outputs"
+        None,
+        description="[batch, max_time, n], what the readout makes of the outputs; [batch, n] of a model that gives one",
     )
     gates: list[dict[str, Any]] | None = Field(
         None, description="per layer, each gate's activations [batch, max_time, units] by name; by direction if both"
@@ -145,6 +149,82 @@ class StepAnswer(BaseModel):
     predictions: ArrayOut | None = Field(None, description="[batch, n], what the readout makes of the output")
     gates: list[dict[str, Any]] | None = Field(None, description="per layer, each gate's activations [batch, units]")
     weights: dict[str, Any] | None = Field(None, description="as `weights` in a request, in the layout they came in")
+
+
+class LayerOut(BaseModel):
+    """One recurrent layer of a model."""
+
+    model_config = ConfigDict(extra="allow")
+
+    name: str = Field(description="what the file called it")
+    cell: str = Field(description='"rnn", "lstm" or "gru"')
+    options: dict[str, Any] = Field(description="as `cell_options`, complete")
+    units: int = Field(description="units of each direction")
+    input_size: int = Field(description="features that it reads")
+    output_size: int = Field(description="features that it puts out")
+    bidirectional: bool = Field(description="whether it reads both ways")
+    parameters: int = Field(description="its weights")
+
+
+class ModelOut(BaseModel):
+    """A version of a registered model."""
+
+    model_config = ConfigDict(extra="allow")
+
+    name: str = Field(description="the model's name")
+    version: int = Field(description="1, 2, 3, …; no number is used twice")
+    format: str = Field(description='whose file it was: "pytorch", "keras", "tensorflow" or "onnx"')
+    created: str = Field(description="when it was registered, UTC, ISO 8601")
+    sha256: dict[str, str] = Field(description="of each file, by its name")
+    parameters: int = Field(description="weights in all: embedding, layers, readout")
+    embedding: dict[str, int] | None = Field(
+        description="vocabulary_size and embedding_size; null where it reads features"
+    )
+    layers: list[LayerOut] = Field(description="the recurrent layers, bottom first")
+    readout: list[dict[str, Any]] | None = Field(description="the dense layers behind them, or null")
+    return_sequences: bool = Field(description="false: `predictions` are one row a sequence, [batch, n]")
+    tensors: dict[str, str] = Field(description="where each tensor of the file went")
+    ignored: list[str] = Field(description="tensors of the file that are not used")
+    assumed: list[str] = Field(description="what the file does not say, and what was taken instead")
+    notes: list[str] = Field(description="what else its owner should know")
+    versions: list[int] | None = Field(None, description="all versions of the model that are stored")
+
+
+class ModelList(BaseModel):
+    """All models."""
+
+    models: list[ModelOut] = Field(description="the newest version of each")
+    failed: list[dict[str, Any]] | None = Field(None, description="versions that do not load, and why")
+
+
+#: The body of PUT /models/{name}, which is read as a stream.
+UPLOAD_SCHEMA: dict[str, Any] = {
+    "requestBody": {
+        "required": True,
+        "content": {
+            "multipart/form-data": {
+                "schema": {
+                    "type": "object",
+                    "required": ["files"],
+                    "properties": {
+                        "files": {
+                            "type": "array",
+                            "items": {"type": "string", "format": "binary"},
+                            "description": "the weights: .safetensors, .keras, .weights.h5, .h5, .hdf5, .onnx, or "
+                            ".index with its .data-*",
+                        },
+                        "config": {
+                            "type": "string",
+                            "contentMediaType": "application/json",
+                            "description": 'JSON: {"cell", "cell_options", "module", "embedding", "readout", '
+                            '"return_sequences", "golden"}, all optional where the file says it',
+                        },
+                    },
+                }
+            }
+        },
+    }
+}
 
 
 class OptionOut(BaseModel):
@@ -215,7 +295,7 @@ _Request = TypeVar("_Request", bound=NetRequest)
 def validated(kind: type[_Request], fields: dict[str, Any]) -> _Request:
     """The envelope of a request, or the Problem that says what is wrong with it and where."""
     try:
-        request = kind.model_validate({k: v if k in TENSORS else _plain(v) for k, v in fields.items()})
+        request = kind.model_validate({k: v if k in TENSORS else plain(v) for k, v in fields.items()})
     except ValidationError as error:
         faults = [_fault(kind, fault) for fault in error.errors(include_url=False)]
         raise Problem(422, faults[0][1], more=faults) from None
@@ -256,13 +336,13 @@ def _fault(kind: type[NetRequest], fault: Any) -> tuple[tuple[str | int, ...], s
 TENSORS = frozenset({"inputs", "lengths", "initial_state", "state", "weights", "readout"})
 
 
-def _plain(value: Any) -> Any:
+def plain(value: Any) -> Any:
     """Python's own lists, for the fields that are no tensors: the codecs make arrays of all lists of numbers."""
     if isinstance(value, np.ndarray):
         return value.tolist()
     if isinstance(value, dict):
-        return {key: _plain(item) for key, item in value.items()}
-    return [_plain(item) for item in value] if isinstance(value, list) else value
+        return {key: plain(item) for key, item in value.items()}
+    return [plain(item) for item in value] if isinstance(value, list) else value
 
 
 def _shortened(value: Any) -> str:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import os
+import sys
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
-from pydantic import Field, field_validator
+from pydantic import Field, ValidationError, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 MIB = 1 << 20
@@ -32,6 +33,7 @@ class Settings(BaseSettings):
         "auto", description="what computes: auto takes the fastest there is, numpy the plain loop"
     )
     max_body_bytes: int = Field(64 * MIB, ge=1, description="largest request body")
+    max_upload_bytes: int = Field(1024 * MIB, ge=1, description="largest upload of a model's files")
     max_batch: int = Field(4096, ge=1, description="most rows of a batch")
     max_time: int = Field(65_536, ge=1, description="longest sequence, in time steps")
     max_units: int = Field(8192, ge=1, description="most units of a layer, and features of a time step")
@@ -49,3 +51,15 @@ class Settings(BaseSettings):
         if kernel == "fused":
             raise ValueError("this version has no fused kernel: use auto or numpy")
         return kernel
+
+
+def settings_of(flags: dict[str, Any]) -> Settings:
+    """Settings of a command: its flags, over the environment. Ends the process with a sentence for each bad one."""
+    try:
+        return Settings(**flags)
+    except ValidationError as error:
+        for fault in error.errors():
+            name = str(fault["loc"][0])
+            flag = f"--{name.replace('_', '-')} (UNROLLED_{name.upper()})"
+            sys.stderr.write(f"unrolled: {flag} is {fault['input']!r}: {fault['msg'].lower()}\n")
+        sys.exit(2)

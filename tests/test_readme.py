@@ -7,15 +7,23 @@ from pathlib import Path
 import numpy as np
 import orjson
 import pytest
+from safetensors.numpy import save
 
 from app import codecs
+from app.cli import main
 from app.jobs import Jobs
 from app.registry import Registry
 from app.settings import Settings
+from tests.app.client import problem, service
 
 README = (Path(__file__).parent.parent / "README.md").read_text()
 BLOCKS = re.findall(r"```(\w+)\n(.*?)```", README, re.S)
-CALLS = [(body, BLOCKS[k + 1][1]) for k, (kind, body) in enumerate(BLOCKS) if kind == "sh" and body.startswith("curl ")]
+CALLS = [
+    (body, BLOCKS[k + 1][1])
+    for k, (kind, body) in enumerate(BLOCKS[:-1])
+    if kind == "sh" and body.startswith("curl ") and BLOCKS[k + 1][0] == "json"
+]
+(CONFIG,) = re.findall(r"-F config='(\{.*?\})'", README, re.S)
 
 
 def assert_same(got, shown, where=""):
@@ -46,6 +54,43 @@ def test_curl_calls_give_the_answers_that_are_shown(call, shown):
     settings = Settings()
     answer = codecs.DEFAULT.encode(Jobs(settings, Registry(settings)).unroll(codecs.DEFAULT.decode(body)).run())
     assert_same(orjson.loads(answer), orjson.loads(shown))
+
+
+def test_the_config_of_a_model_is_understood_and_its_golden_values_are_checked():
+    normal = np.random.default_rng(0).standard_normal
+    shapes = {
+        "decoder.gru.weight_ih_l0": (9, 4),
+        "decoder.gru.weight_hh_l0": (9, 3),
+        "decoder.emb.weight": (8, 4),
+        "encoder.gru.weight_ih_l0": (9, 4),
+        "encoder.gru.weight_hh_l0": (9, 3),
+        "fc.weight": (2, 3),
+        "fc.bias": (2,),
+    }
+    file = save({name: normal(shape).astype(np.float32) for name, shape in shapes.items()})
+    config = orjson.loads(CONFIG)
+    golden = config.pop("golden")
+    with service() as client:
+
+        def put():
+            files = {"files": ("model.safetensors", file)}
+            return client.request("PUT", "/models/speller", files=files, data={"config": orjson.dumps(config)})
+
+        told = put()
+        assert told.status_code == 201, told.text
+        assert told.json()["embedding"] == {"vocabulary_size": 8, "embedding_size": 4}
+        assert told.json()["readout"][0]["activation"] == "softmax"
+        config["golden"] = golden
+        assert "differ from the golden ones" in problem(put(), 422)["detail"]
+        inputs = golden["inputs"]
+        right = client.answer("/models/speller/run", inputs=inputs)["predictions"]
+        config["golden"] = {**golden, "outputs": right}
+        assert put().json()["version"] == 2
+
+
+def test_the_commands_that_are_named_are_there():
+    named = set(re.findall(r"unrolled (inspect|import|models|run|serve)\b", README))
+    assert named == set(main.commands)
 
 
 def test_the_python_example_runs():

@@ -9,13 +9,14 @@ from fastapi.responses import FileResponse
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest
 
 from app.problems import Problem
+from app.registry.models import Models
 from app.schemas import CellOut, CellsOut
 from rnn_engine.catalog import CELLS
 
 STATIC = Path(__file__).parent.parent / "static"
 
 
-def router(metrics: CollectorRegistry) -> APIRouter:
+def router(metrics: CollectorRegistry, models: Models) -> APIRouter:
     """The routes, over what they need."""
     routes = APIRouter()
 
@@ -31,7 +32,8 @@ def router(metrics: CollectorRegistry) -> APIRouter:
     async def readyz(request: Request) -> dict[str, str]:
         if not request.app.state.ready:
             raise Problem(503, "not ready: starting or shutting down")
-        return {"status": "ready"}
+        failures = models.failures()
+        return {"status": "ready"} | ({"detail": "; ".join(failures)} if failures else {})
 
     @routes.get("/metrics", tags=["Operate"], summary="Prometheus metrics", response_class=Response)
     async def metrics_page() -> Response:

@@ -6,6 +6,7 @@ import asyncio
 import re
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -75,9 +76,13 @@ class Client:
 
 @contextmanager
 def service(**settings: Any) -> Iterator[Client]:
-    """A client of an application with these settings."""
-    with Client(create_app(Settings(**settings))) as client:
+    """A client of an application with these settings; its models stand in a folder of its own, unless one is given."""
+    with tempfile.TemporaryDirectory() as folder, Client(_application(folder, settings)) as client:
         yield client
+
+
+def _application(folder: str, settings: dict[str, Any]) -> FastAPI:
+    return create_app(Settings(**{"models": Path(folder) / "models"} | settings))
 
 
 def array(given: dict[str, Any]) -> np.ndarray:

@@ -2,7 +2,9 @@
 
 import json
 
+import numpy as np
 import pytest
+from safetensors.numpy import save
 
 from tests.app.client import JSON, SAFETENSORS, array, problem
 from tests.app.reference import random_weights
@@ -96,8 +98,14 @@ def test_schemas_use_types_that_json_schema_has(schemas):
 def test_the_paths_are_those_that_answer(client, document):
     paths = {"/run", "/step", "/cells", "/healthz", "/readyz", "/metrics"}
     assert paths <= set(document["paths"])
+    paths = {f"/models/{{name}}{part}" for part in ("", "/run", "/step", "/versions/{version}")}
+    assert {"/models", *paths, *(f"/models/{{name}}/versions/{{version}}{part}" for part in ("/run", "/step"))} <= set(
+        document["paths"]
+    )
     for path, method, _ in operations(document):
-        assert client.request(method.upper(), path).status_code != 404
+        got = client.request(method.upper(), path)
+        assert "{" in path or got.status_code != 404
+        assert "there is nothing" not in got.text
 
 
 # -- complete ----------------------------------------------------------------------------------------------------------
@@ -192,12 +200,35 @@ def examples(document):
     ]
 
 
-def test_every_example_runs_as_it_stands(client, document):
+@pytest.fixture
+def models(client):
+    """A model for either example: "ids" takes token ids, "features" two features."""
+    normal = np.random.default_rng(0).standard_normal
+    weights = {"weight_ih_l0": normal((9, 2)), "weight_hh_l0": normal((9, 3)), "emb": normal((30, 2))}
+    for name, config in (("ids", {"embedding": "emb"}), ("features", {})):
+        got = client.request(
+            "PUT",
+            f"/models/{name}",
+            files={"files": ("m.safetensors", save(weights))},
+            data={"config": json.dumps(config)},
+        )
+        assert got.status_code == 201
+    yield
+    for name in ("ids", "features"):
+        client.request("DELETE", f"/models/{name}")
+
+
+def test_every_example_runs_as_it_stands(client, document, models):
     found = examples(document)
-    assert {path for path, _, _ in found} == {"/run", "/step"}
+    run, step = (
+        {"/run", "/models/{name}/run", "/models/{name}/versions/{version}/run"},
+        {"/step", "/models/{name}/step"},
+    )
+    assert {path for path, _, _ in found} == run | step | {"/models/{name}/versions/{version}/step"}
     for path, name, body in found:
-        answer = client.answer(path, **body)
-        output, schema = ("outputs", "RunRequest") if path == "/run" else ("output", "StepRequest")
+        version = client.get(f"/models/{name}").json().get("version")
+        answer = client.answer(path.replace("{name}", name).replace("{version}", str(version)), **body)
+        output, schema = ("outputs", "RunRequest") if path.endswith("/run") else ("output", "StepRequest")
         assert array(answer[output]).any(), name
         assert set(body) <= set(document["components"]["schemas"][schema]["properties"])
 
@@ -205,7 +236,8 @@ def test_every_example_runs_as_it_stands(client, document):
 def test_examples_have_summaries_and_are_not_all_alike(document):
     summaries = [
         example["summary"]
-        for _, _, operation in operations(document)
+        for path, _, operation in operations(document)
+        if "/versions/" not in path  # whose examples are the newest version's
         for example in operation.get("requestBody", {}).get("content", {}).get(JSON, {}).get("examples", {}).values()
     ]
     assert all(summaries)

@@ -18,6 +18,7 @@ FIELDS = {
     "threads": (None, "3", 3, "0"),
     "kernel": ("auto", "numpy", "numpy", "cuda"),
     "max_body_bytes": (64 << 20, "1000", 1000, "64MiB"),
+    "max_upload_bytes": (1 << 30, "1000", 1000, "1GiB"),
     "max_batch": (None, "8", 8, "0"),
     "max_time": (None, "10", 10, "-1"),
     "max_units": (None, "16", 16, "1.5"),

@@ -1,4 +1,4 @@
-"""Where networks come from: a seed, weights in the request, or (once it is registered) a model's name."""
+"""Where networks come from: a seed, weights in the request, or a registered model."""
 
 from __future__ import annotations
 
@@ -7,9 +7,12 @@ from collections import OrderedDict
 
 from app import limits
 from app.problems import Problem
+from app.registry.models import Models, Version
+from app.registry.store import Store
 from app.schemas import NetRequest
 from app.settings import MIB, Settings
 from rnn_engine import Network
+from rnn_engine.assembly import check_said
 
 #: Networks drawn from a seed are kept, up to this size in all: people repeat requests, and drawing is not free.
 KEPT_BYTES = 32 * MIB
@@ -20,6 +23,7 @@ class Registry:
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
+        self.models = Models(Store(settings.models))
         self._seeded: OrderedDict[str, Network] = OrderedDict()
         self._seeded_bytes = 0
         self._lock = threading.Lock()
@@ -32,7 +36,7 @@ class Registry:
                 422, f"give exactly one of `cell` and `model`: {given}", ("model" if request.cell else "cell",)
             )
         if request.model is not None:
-            raise Problem(404, f"no model {request.model!r:.200} is registered", ("model",))
+            return self._of_model(request, request.model)
         limits.check_layers(self._settings, request.num_units, request.num_layers)
         if request.weights is not None:
             return self._from_weights(request).with_readout(request.readout)
@@ -51,6 +55,22 @@ class Registry:
             while self._seeded_bytes > KEPT_BYTES:
                 self._seeded_bytes -= _bytes(self._seeded.popitem(last=False)[1])
         return net
+
+    def _of_model(self, request: NetRequest, model: str) -> Network:
+        version = self._version(model)
+        for name in ("weights", "cell_options", "seed"):
+            if name in request.model_fields_set and getattr(request, name) is not None:
+                raise Problem(422, f"the model {model!r:.140} has its own `{name}`: leave it out", (name,))
+        net = version.network(request.dtype)
+        check_said(net.layers, request.num_layers, request.num_units, request.bidirectional)
+        return net.with_readout(request.readout) if request.readout is not None else net
+
+    def _version(self, model: str) -> Version:
+        """The version that "name" (the newest) or "name:3" means."""
+        try:
+            return self.models.find(*parse_model(model))
+        except Problem as problem:
+            raise problem.under("model") from None
 
     def _from_weights(self, request: NetRequest) -> Network:
         return Network.from_weights(
@@ -88,6 +108,14 @@ class Registry:
         )
         limits.check_parameters(self._settings, net)
         return net
+
+
+def parse_model(model: str) -> tuple[str, int | None]:
+    """The name, and the version if one is named: "name", or "name:3". Raises a 422 for what is neither."""
+    name, colon, number = model.partition(":")
+    if colon and not (number.isascii() and number.isdigit() and len(number) < 19):
+        raise Problem(422, f'{model!r:.140} names no version: expected "name", or "name:3" for version 3')
+    return name, int(number) if colon else None
 
 
 def _key(request: NetRequest, input_size: int | None) -> str:

@@ -1,0 +1,72 @@
+"""The commands on models: `unrolled inspect`, `import`, `models` and `run`; what they do stands in offline.py."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import click
+
+# offline.py is imported where it is needed, so that --help is quick
+
+EXISTING = click.Path(exists=True, dir_okay=False, path_type=Path)
+FILES = click.argument("files", nargs=-1, required=True, type=EXISTING)
+CONFIG = click.option("--config", help="what the file does not say: JSON, or the path of a file with it")
+MODELS = click.option("--models", type=click.Path(path_type=Path), help="the model folder  (UNROLLED_MODELS)")
+AS_JSON = click.option("--json", "as_json", is_flag=True, help="all of it, as JSON")
+
+
+@click.command("inspect")
+@FILES
+@CONFIG
+@AS_JSON
+def inspect(**given: Any) -> None:
+    """Shows what would be understood of the files of a trained model."""
+    from app import offline
+
+    offline.inspect(**given)
+
+
+@click.command("import")
+@FILES
+@click.option("--name", required=True, help="what the model will be called")
+@CONFIG
+@MODELS
+@AS_JSON
+def import_model(**given: Any) -> None:
+    """Stores a trained model in the model folder, as PUT /models/NAME does."""
+    from app import offline
+
+    offline.import_model(**given)
+
+
+@click.command("models")
+@MODELS
+@AS_JSON
+def list_models(**given: Any) -> None:
+    """Lists the models in the model folder."""
+    from app import offline
+
+    offline.list_models(**given)
+
+
+@click.command("run")
+@click.option("--model", required=True, help='"name" for its newest version, or "name:3"')
+@click.option(
+    "--input",
+    "source",
+    required=True,
+    type=EXISTING,
+    help="an .npz with inputs, lengths, initial_state.0.h, …, or the .json of a POST /run",
+)
+@click.option("--output", type=click.Path(path_type=Path), help="an .npz or .json to write; default: JSON to stdout")
+@MODELS
+def run(**given: Any) -> None:
+    """Runs a stored model over a batch, as POST /models/NAME/run does."""
+    from app import offline
+
+    offline.run(**given)
+
+
+COMMANDS: Sequence[click.Command] = (inspect, import_model, list_models, run)

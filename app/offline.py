@@ -1,0 +1,164 @@
+"""What the commands on models do, which need no server: `unrolled inspect`, `import`, `models` and `run`."""
+
+from __future__ import annotations
+
+import glob
+import json
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import click
+import numpy as np
+
+from app import codecs
+from app.codecs.safetensors import taken_apart, with_tensors
+from app.jobs import Jobs
+from app.problems import Problem, problem_of
+from app.registry import Registry, imports, parse_model
+from app.registry.store import check_name
+from app.settings import Settings, settings_of
+from rnn_engine import EngineError
+
+
+@contextmanager
+def _telling() -> Iterator[None]:
+    """Ends the command with one sentence where something is wrong with what it was given."""
+    try:
+        yield
+    except OSError as error:
+        click.echo(f"unrolled: {error.filename or 'a file'}: {error.strerror or error}", err=True)
+        sys.exit(2)
+    except (Problem, EngineError) as error:
+        problem = problem_of(error)
+        pointers = [where for where, _ in problem.faults if where and where != ("files",)]
+        at = f" (at {'/'.join(map(str, pointers[0]))})" if pointers else ""
+        click.echo(f"unrolled: {problem.detail}{at}", err=True)
+        sys.exit(2)
+
+
+def _settings(models: Path | None) -> Settings:
+    return settings_of({} if models is None else {"models": models})
+
+
+def _by_name(paths: Sequence[Path]) -> dict[str, Path]:
+    """The files of a model by their names; with a checkpoint's index come its data files."""
+    found: dict[str, Path] = {}
+    for path in paths:
+        if path.name in found and not path.samefile(found[path.name]):
+            raise Problem(422, f"two files are called {path.name!r}: give each once", ("files",))
+        found[path.name] = path
+        if path.suffix == ".index":
+            found |= {data.name: data for data in sorted(path.parent.glob(f"{glob.escape(path.stem)}.data-*"))}
+    return found
+
+
+def _config(given: str | None) -> dict[str, Any]:
+    if given is None:
+        return {}
+    text = given.encode()
+    if not given.lstrip().startswith("{"):
+        try:
+            text = Path(given).read_bytes()
+        except OSError as error:
+            raise Problem(422, f"config {given!r} cannot be read: {error.strerror}", ("config",)) from None
+    return imports.decode_config(text)
+
+
+def inspect(files: tuple[Path, ...], config: str | None, as_json: bool) -> None:
+    """Shows what would be understood of the files of a trained model."""
+    with _telling():
+        found = imports.understand(_by_name(files), _config(config))
+        _show(imports.told(found.blueprint, found.net), found.difference, as_json)
+
+
+def import_model(files: tuple[Path, ...], name: str, config: str | None, models: Path | None, as_json: bool) -> None:
+    """Stores a trained model in the model folder, as PUT /models/NAME does."""
+    with _telling():
+        registry = Registry(_settings(models)).models
+        by_name = _by_name(files)
+        with registry.store.incoming() as folder:
+            copies = imports.copied(by_name, folder)
+            version = registry.add(copies, _config(config), check_name(name), folder)
+        if not as_json:
+            click.echo(f"{version.name}, version {version.number}")
+        _show(version.metadata, None, as_json)
+
+
+def list_models(models: Path | None, as_json: bool) -> None:
+    """Lists the models in the model folder."""
+    with _telling():
+        registry = Registry(_settings(models)).models
+        registry.refresh()
+        listing = registry.listing()
+        if as_json:
+            click.echo(json.dumps(listing, indent=1))
+            return
+        for told in listing["models"]:
+            numbers = ", ".join(map(str, told["versions"]))
+            click.echo(f"{told['name']}  versions {numbers}  {told['format']}  {_layers(told)}")
+        for failed in listing.get("failed", []):
+            click.echo(f"{failed['name']}  version {failed['version']} does not load: {failed['detail']}", err=True)
+
+
+def run(model: str, source: Path, output: Path | None, models: Path | None) -> None:
+    """Runs a stored model over a batch, as POST /models/NAME/run does."""
+    with _telling():
+        settings = _settings(models)
+        registry = Registry(settings)
+        registry.models.open(*parse_model(model))
+        answer = Jobs(settings, registry).unroll({**_request(source), "model": model}).run()
+        if output is not None and output.suffix == ".npz":
+            _, tensors = taken_apart(answer)
+            np.savez(output, **tensors)  # type: ignore[arg-type]
+        else:
+            text = codecs.DEFAULT.encode(answer)
+            if output is None:
+                click.echo(text)
+            else:
+                output.write_bytes(text)
+
+
+def _request(source: Path) -> dict[str, Any]:
+    if source.suffix != ".npz":
+        return codecs.DEFAULT.decode(source.read_bytes())
+    try:
+        with source.open("rb") as file, np.load(file, allow_pickle=False) as stored:
+            return with_tensors({}, {name: stored[name] for name in stored.files})
+    except FileNotFoundError:
+        raise
+    except Exception as error:  # NumPy and zipfile have many words for a file that is none
+        raise Problem(422, f"{source} is no .npz of numbers: {error}") from None
+
+
+def _show(told: dict[str, Any], difference: float | None, as_json: bool) -> None:
+    """What was understood, for a person."""
+    if as_json:
+        click.echo(json.dumps(told, indent=1))
+        return
+    click.echo(f"format      {told['format']}, {told['parameters']:,} weights")
+    if told["embedding"]:
+        click.echo(f"embedding   {told['embedding']['vocabulary_size']} × {told['embedding']['embedding_size']}")
+    for k, layer in enumerate(told["layers"]):
+        both = f", both ways ({layer['merge_mode']})" if layer["bidirectional"] else ""
+        named = f"  {layer['name']}" if layer["name"] else ""
+        click.echo(f"layer {k}     {layer['cell']}, {layer['input_size']} → {layer['units']} units{both}{named}")
+        click.echo(f"            {json.dumps(layer['options'])}")
+    for dense in told["readout"] or []:
+        activation = json.dumps(dense["activation"]).strip('"')
+        click.echo(f"readout     {dense['input_size']} → {dense['size']}, {activation}")
+    if not told["return_sequences"]:
+        click.echo("gives       one prediction a sequence")
+    for name, where in told["tensors"].items():
+        click.echo(f"tensor      {name} → {where}")
+    for title in ("ignored", "assumed", "notes"):
+        for line in told[title]:
+            click.echo(f"{title:<12}{line}")
+    if difference is not None:
+        click.echo(f"golden      largest difference {difference:.3g}")
+
+
+def _layers(told: dict[str, Any]) -> str:
+    return " → ".join(f"{layer['cell']} {layer['units']}{'×2' * layer['bidirectional']}" for layer in told["layers"])

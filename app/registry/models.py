@@ -1,0 +1,235 @@
+"""Registered models as they are served: every version's network, loaded at start, kept up to date with the folder."""
+
+from __future__ import annotations
+
+import logging
+import os
+import threading
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from app.problems import Problem
+from app.registry import imports
+from app.registry.store import Store
+from rnn_engine import EngineError, Network
+from rnn_engine.blueprint import Blueprint
+from rnn_engine.errors import listed, nearest
+
+log = logging.getLogger("unrolled")
+
+
+@dataclass
+class Version:
+    """One version of a model, loaded. Who holds it can go on with it, whatever becomes of it in the registry."""
+
+    name: str
+    number: int
+    record: dict[str, Any]  # its model.json
+    blueprint: Blueprint
+    _nets: dict[str, Network] = field(default_factory=dict)
+
+    def network(self, dtype: str = "float32") -> Network:
+        """The network that computes in `dtype`, made when it is first asked for."""
+        net = self._nets.get(dtype)
+        if net is None:
+            labels = {"name": self.name, "version": self.number}
+            net = self._nets[dtype] = Network.from_blueprint(self.blueprint, dtype, labels=labels)
+        return net
+
+    @property
+    def metadata(self) -> dict[str, Any]:
+        """What the API tells of it."""
+        return {
+            "name": self.name,
+            "version": self.number,
+            "created": self.record["created"],
+            "sha256": self.record["sha256"],
+            **imports.told(self.blueprint, self.network()),
+            **({"golden": self.record["golden"]} if "golden" in self.record else {}),
+        }
+
+
+@dataclass(frozen=True)
+class Failure:
+    """Why a version does not load, and the state of its files: it is tried again once that has changed."""
+
+    why: str
+    stamp: Any
+
+
+class Models:
+    """All versions of all models of a store."""
+
+    def __init__(self, store: Store) -> None:
+        self.store = store
+        self._versions: dict[str, dict[int, Version]] = {}
+        self._failed: dict[str, dict[int, Failure]] = {}
+        self._lock = threading.Lock()  # held while the two dicts change; whoever reads takes them as they are
+
+    def refresh(self) -> None:
+        """Makes what is served what is on disk: loads new versions, in parallel, and drops those that are gone."""
+        served = {(name, number) for name, some in self._versions.items() for number in some}
+        failed = {(name, number): failure for name, some in self._failed.items() for number, failure in some.items()}
+        # what is added from here on was not served above, and is not dropped below
+        there = {(name, number) for name, numbers in self.store.versions().items() for number in numbers}
+        for name, number in (served | failed.keys()) - there:
+            self._forget(name, number)
+        changed = {key for key, failure in failed.items() if failure.stamp != self.store.stamp(*key)}
+        if missing := sorted((there - served - failed.keys()) | (changed & there)):
+            with ThreadPoolExecutor(min(8, os.cpu_count() or 1), thread_name_prefix="load") as pool:
+                list(pool.map(lambda key: self._load(*key), missing))
+
+    def open(self, name: str, number: int | None = None) -> None:
+        """Loads one version, the newest by default, and leaves the others alone. Raises what is wrong with it."""
+        every = self.store.versions()
+        there = every.get(name, [])
+        wanted = number if number is not None else max(there, default=0)
+        if wanted not in there:
+            raise unknown(name, number, every)
+        try:
+            self._put(load(self.store, name, wanted))
+        except (KeyError, TypeError, ValueError, AttributeError, OSError) as error:
+            why = error.detail if isinstance(error, EngineError) else f"{type(error).__name__}: {error}"
+            raise Problem(503, f"version {wanted} of the model {name!r} does not load: {why}") from None
+
+    def _load(self, name: str, number: int) -> None:
+        stamp = self.store.stamp(name, number)
+        try:
+            self._put(load(self.store, name, number))
+        except Exception as error:  # whatever is wrong with one, the others are served
+            why = error.detail if isinstance(error, (EngineError, Problem)) else f"{type(error).__name__}: {error}"
+            log.warning("model %s, version %s does not load: %s", name, number, why)
+            with self._lock:
+                self._failed.setdefault(name, {})[number] = Failure(why, stamp)
+        if not self.store.folder(name, number).exists():
+            self._forget(name, number)  # deleted meanwhile
+
+    def add(self, files: Mapping[str, Path], config: Mapping[str, Any], name: str, folder: Path) -> Version:
+        """Understands a model's files, which stand in a folder of `Store.incoming`, and stores them as a version."""
+        found = imports.understand(files, config)
+        sha256 = {file: imports.file_sha256(path) for file, path in files.items()}
+        record = imports.write(found, folder, sha256)
+        number = self.store.keep(folder, name)
+        version = Version(name, number, record, found.blueprint)
+        version.network()
+        self._put(version)
+        log.info("model %s, version %s: stored", name, number)
+        return version
+
+    def _put(self, version: Version) -> None:
+        with self._lock:
+            some = {**self._versions.get(version.name, {}), version.number: version}
+            self._versions[version.name] = dict(sorted(some.items()))
+            self._failed.get(version.name, {}).pop(version.number, None)
+
+    def _forget(self, name: str, number: int) -> None:
+        with self._lock:
+            _drop(self._versions, name, number)
+            _drop(self._failed, name, number)
+
+    def find(self, name: str, number: int | None = None) -> Version:
+        """A version, the newest by default. Raises a 404 where there is none, a 503 for one that does not load."""
+        some = self._versions.get(name, {})
+        if number is None and some:
+            return some[max(some)]
+        if number in some:
+            return some[number]
+        failed = self._failed.get(name, {})
+        if failed and (number is None or number in failed):
+            wrong = max(failed) if number is None else number
+            raise Problem(503, f"version {wrong} of the model {name!r} does not load: {failed[wrong].why}")
+        raise self._unknown(name, number)
+
+    def _unknown(self, name: str, number: int | None) -> Problem:
+        tables: tuple[Mapping[str, Mapping[int, Any]], ...] = (self._versions, self._failed)
+        every: dict[str, list[int]] = {}
+        for table in tables:
+            for known, some in list(table.items()):
+                every.setdefault(known, []).extend(some)
+        return unknown(name, number, every)
+
+    def remove(self, name: str, number: int | None = None) -> None:
+        """Deletes a version, or all of a model. Raises a 404 where there is nothing to delete."""
+        there = self.store.versions().get(name, [])
+        numbers = there if number is None else [number] if number in there else []
+        if not numbers:
+            raise self._unknown(name, number)
+        try:
+            self.store.remove(name, numbers)
+        finally:
+            for one in numbers:
+                if not self.store.folder(name, one).exists():
+                    self._forget(name, one)
+        log.info("model %s, version(s) %s: deleted", name, numbers)
+
+    def metadata(self, name: str, number: int | None = None) -> dict[str, Any]:
+        """What the API tells of a version; of a model, its newest version with the numbers of all."""
+        told = self.find(name, number).metadata
+        if number is None:
+            told["versions"] = sorted([*self._versions.get(name, {}), *self._failed.get(name, {})])
+            if failed := self._failures(name):
+                told["failed"] = failed
+        return told
+
+    def listing(self) -> dict[str, Any]:
+        """Every model, its newest version; and the versions that do not load."""
+        told = []
+        for name in sorted(self._versions):
+            with suppress(Problem):  # deleted meanwhile
+                told.append(self.metadata(name))
+        failed = [{"name": name, **one} for name in sorted(self._failed) for one in self._failures(name)]
+        return {"models": told} | ({"failed": failed} if failed else {})
+
+    def failures(self) -> list[str]:
+        """A sentence for each version that does not load."""
+        return [
+            f"version {number} of the model {name!r} does not load: {failure.why}"
+            for name, some in sorted(self._failed.items())
+            for number, failure in sorted(some.items())
+        ]
+
+    def _failures(self, name: str) -> list[dict[str, Any]]:
+        some = sorted(self._failed.get(name, {}).items())
+        return [{"version": number, "detail": failure.why} for number, failure in some]
+
+
+def unknown(name: str, number: int | None, every: Mapping[str, Sequence[int]]) -> Problem:
+    """A 404 that says which models, or which versions of this one, there are."""
+    if name in every:
+        return Problem(404, f"the model {name!r} has no version {number}: it has {sorted(every[name])}")
+    hint = nearest(name, sorted(every)[:200]) if every else "none is: PUT /models/{name} registers one"
+    return Problem(404, f"no model {name!r:.200} is registered. {hint[0].upper()}{hint[1:]}")
+
+
+def _drop(table: dict[str, dict[int, Any]], name: str, number: int) -> None:
+    """Takes an entry out; by new dicts, since the old ones may be being read."""
+    left = {known: value for known, value in table.get(name, {}).items() if known != number}
+    if left:
+        table[name] = left
+    else:
+        table.pop(name, None)
+
+
+def load(store: Store, name: str, number: int) -> Version:
+    """A version from disk, checked: its weights are those that were written, and it answers its golden values."""
+    record, arrays = store.read(name, number)
+    if missing := [key for key in ("created", "sha256", "weights_sha256", "network") if key not in record]:
+        raise Problem(503, f"model.json has no {listed(missing)}: restore it, or upload the model again")
+    path = store.folder(name, number) / "model.safetensors"
+    if imports.file_sha256(path) != record["weights_sha256"]:
+        raise Problem(503, "model.safetensors is not what was written: restore it, or upload the model again")
+    owned = {key: np.array(array) for key, array in arrays.items()}  # so that nobody can change the file under it
+    version = Version(name, number, record, Blueprint.from_parts(record["network"], owned))
+    net = version.network()
+    golden = store.golden(name, number)
+    if golden is None and "golden" in record:
+        raise Problem(503, "golden.safetensors is gone: restore it, or upload the model again")
+    if golden is not None:
+        imports.stored_golden(*golden).check(net)
+    return version
