@@ -16,7 +16,7 @@ import numpy as np
 
 from app.problems import Problem
 from app.registry import imports
-from app.registry.store import Store
+from app.registry.store import Store, storing
 from rnn_engine import EngineError, Network
 from rnn_engine.blueprint import Blueprint
 from rnn_engine.errors import listed, nearest
@@ -112,7 +112,8 @@ class Models:
 
     def add(self, files: Mapping[str, Path], config: Mapping[str, Any], name: str, folder: Path) -> Version:
         """Understands a model's files, which stand in a folder of `Store.incoming`, and stores them as a version."""
-        found = imports.understand(files, config)
+        with storing():  # a reader may need room of its own
+            found = imports.understand(files, config)
         sha256 = {file: imports.file_sha256(path) for file, path in files.items()}
         record = imports.write(found, folder, sha256)
         number = self.store.keep(folder, name)
