@@ -76,9 +76,9 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         app.include_router(router)
     app.mount("/static", StaticFiles(directory=service.STATIC), name="static")
     openapi.install(app)
-    paths = [
-        route.path for route in (*hot, *(r for router in others for r in router.routes)) if isinstance(route, Route)
-    ]
+    every = (*hot, *(route for router in others for route in router.routes))
+    app.state.routes = [route for route in every if isinstance(route, Route)]
+    paths = [route.path for route in app.state.routes]
     app.user_middleware += [Middleware(MetricsMiddleware, metrics, paths), Middleware(HeadMiddleware)]
     return app
 

@@ -130,6 +130,12 @@ def problem_of(error: Exception) -> Problem:
     return Problem(500, "an error inside the service; its log says more")
 
 
+def methods_of(request: Request) -> set[str]:
+    """What the path of a request answers, over all the routes that have it: `app.state.routes`."""
+    there = [route for route in request.app.state.routes if route.path_regex.match(request.url.path)]
+    return {method for route in there for method in route.methods or ()}
+
+
 def install(app: FastAPI) -> None:
     """Makes every error of every route of `app` such an answer."""
 
@@ -140,7 +146,9 @@ def install(app: FastAPI) -> None:
             rule = f" ({NAME_RULE})" if path.startswith("/models/") else ""
             problem.detail = f"there is nothing at {path:.200}: /docs lists what there is{rule}"
         elif problem.status == 405:
-            allowed = problem.headers.get("Allow", problem.headers.get("allow", "another method"))
+            headers = {name.lower(): value for name, value in problem.headers.items()}
+            allowed = ", ".join(sorted(methods_of(request))) or headers.get("allow", "GET")
+            problem.headers = {"Allow": allowed}
             problem.detail = f"{request.url.path} does not answer {request.method}: use {allowed}"
         return problem.response()
 
