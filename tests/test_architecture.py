@@ -29,7 +29,8 @@ ENGINE = """
     formats
     formats.base
     formats.protobuf  formats.safetensors  formats.config  formats.named
-    formats.resolve  formats.pytorch  formats.checkpoint  formats.tensorflow_cells  formats.hdf5_child
+    formats.resolve  formats.pytorch  formats.checkpoint  formats.object_graph
+    formats.tensorflow_cells  formats.hdf5_child
     formats.tensorflow
     formats.onnx.tensors
     formats.onnx.model

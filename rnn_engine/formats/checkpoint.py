@@ -107,6 +107,36 @@ class Checkpoint:
             return (array.astype(np.uint32) << 16).view(np.float32)
         return array.astype(np.float32) if array.itemsize == 2 else array
 
+    def text(self, name: str) -> memoryview:
+        """The one element of a scalar string tensor: its length, the length's checksum, its bytes."""
+        entry = self.entries[name]
+        file, data = self._shard(name, entry.shard)
+        data = data[entry.offset : entry.offset + entry.size]
+        size, at = varint(data.data, 0)
+        told, content = data[at : at + 4], data[at + 4 :]
+        if size != len(content):
+            raise FormatError(f"{shown(name)} claims {size} bytes where there are {len(content)}", "files", file)
+        crc = google_crc32c.value(size.to_bytes(4 if size < 1 << 32 else 8, "little"))
+        crc = google_crc32c.extend(crc, told.tobytes())
+        if masked(google_crc32c.extend(crc, content)) != entry.crc:
+            raise self._damaged(name, file)
+        return content.data
+
+    def _damaged(self, name: str, file: str) -> FormatError:
+        return FormatError(
+            f"the checksum of {shown(name)} does not fit its bytes in {file}: the file is damaged, or belongs to "
+            "another checkpoint; copy it again",
+            "files",
+            file,
+        )
+
+    def _bytes(self, name: str, entry: Entry) -> Array:
+        file, data = self._shard(name, entry.shard)
+        data = data[entry.offset : entry.offset + entry.size]
+        if checksum(data) != entry.crc:
+            raise self._damaged(name, file)
+        return data
+
     def _stored(self, name: str, entry: Entry) -> Array:
         kind = FLOATS[entry.dtype]
         claimed = math.prod(entry.shape) * kind.itemsize
@@ -119,15 +149,7 @@ class Checkpoint:
             )
         if not claimed:
             return np.zeros([min(size, 1) for size in entry.shape], kind)  # an axis of 0 lets others claim anything
-        file, data = self._shard(name, entry.shard)
-        data = data[entry.offset : entry.offset + entry.size]
-        if checksum(data) != entry.crc:
-            raise FormatError(
-                f"the checksum of {shown(name)} does not fit its bytes in {file}: the file is damaged, or belongs to "
-                "another checkpoint; copy it again",
-                "files",
-                file,
-            )
+        data = self._bytes(name, entry)
         return np.require(np.frombuffer(data, kind), requirements="A").reshape(entry.shape)
 
     def _assembled(self, name: str, entry: Entry) -> Array:
@@ -269,8 +291,12 @@ def _pairs(block: memoryview) -> Iterator[tuple[bytes, memoryview]]:
 
 
 def checksum(data: Array) -> int:
-    """The masked CRC-32C of bytes: rotated and shifted, so that a checksum of checksums is no trivial one."""
-    crc = google_crc32c.value(data)
+    """The masked CRC-32C of bytes."""
+    return masked(google_crc32c.value(data))
+
+
+def masked(crc: int) -> int:
+    """A checksum as it is stored: rotated and shifted, so that a checksum of checksums is no trivial one."""
     return ((crc >> 15 | crc << 17) + 0xA282EAD8) & 0xFFFF_FFFF
 
 

@@ -14,7 +14,8 @@ FIELDS = {
     "cell_options": 'an object of options by name, as {"activation": "relu"}',
     "module": "the name of a recurrent module of the file, or a list of names to be stacked in that order",
     "embedding": "the full name of the embedding's tensor in the file",
-    "readout": 'an object of tensor names, {"kernel" or "weight", "bias", "activation"}, or a list of such',
+    "readout": 'an object of tensor names, {"kernel" or "weight", "bias", "activation"}, or a list of such; one may be '
+    'an "activation" alone',
     "return_sequences": "true, or false for a net that gives one output a row",
     "golden": 'an object of arrays, {"inputs", "lengths", "outputs", "tolerance"}',
 }

@@ -157,19 +157,24 @@ def native(place: str, cell: str, variables: Sequence[Array]) -> dict[str, Array
             f"{place} has variables of the shapes {shown(shapes)}: expected two matrices and a bias", "files"
         )
     arrays = dict(zip(_VARIABLES, variables, strict=False))
-    units = arrays["recurrent_kernel"].shape[0]
-    blocks = BLOCKS[cell]
-    columns = {arrays[name].shape[1] for name in _VARIABLES[:2]}
-    if cell == "rnn" or columns != {blocks * units} or len(arrays) < 3 or not units:
+    if not is_cudnn(cell, variables):
         return arrays  # its layout checks the shapes
-    if arrays["bias"].shape != (2 * blocks * units,):
-        return arrays
-    halves = arrays["bias"].reshape(2, blocks * units)
+    blocks = BLOCKS[cell]
+    halves = arrays["bias"].reshape(2, -1)
     return {
         "kernel": _untangled(arrays["kernel"], blocks),
         "recurrent_kernel": np.hstack([block.T for block in np.hsplit(arrays["recurrent_kernel"], blocks)]),
-        "bias": halves.sum(axis=0) if cell == "lstm" else halves,
+        "bias": halves.sum(axis=0, dtype=np.float64) if cell == "lstm" else halves,
     }
+
+
+def is_cudnn(cell: str, variables: Sequence[Array]) -> bool:
+    """Whether these are a CuDNNLSTM's or CuDNNGRU's, whose gates are always sigmoid: told by the bias' size."""
+    if cell == "rnn" or len(variables) < 3:
+        return False
+    kernel, recurrent, bias = variables
+    units, columns = recurrent.shape[0], BLOCKS[cell] * recurrent.shape[0]
+    return bool(units) and kernel.shape[1] == recurrent.shape[1] == columns and bias.shape == (2 * columns,)
 
 
 def _untangled(kernel: Array, blocks: int) -> Array:

@@ -16,7 +16,7 @@ from rnn_engine.formats import keras_defaults
 from rnn_engine.formats.base import FormatError, Module, Place, UnsupportedError
 from rnn_engine.formats.hdf5 import Hdf5
 from rnn_engine.formats.keras_config import CONTAINERS
-from rnn_engine.formats.keras_recurrent import BLOCKS, keras1, native
+from rnn_engine.formats.keras_recurrent import BLOCKS, is_cudnn, keras1, native
 from rnn_engine.formats.keras_variables import Named, group_variables
 from rnn_engine.types import BACKWARD, FORWARD, Array
 
@@ -182,6 +182,9 @@ def _module(layer: str, members: list[_Cell], version: str | None) -> Module:
         where: Place = ("layers", 0, side) if len(members) > 1 else ("layers", 0)
         tensors |= {(*where, key): name for key, (name, _) in zip(weights[side], member.variables, strict=False)}
     options, assumed = _assumed(cell, weights[FORWARD], version, len(members) > 1)
+    if is_cudnn(cell, [array for _, array in members[0].variables]):  # which has no options
+        options |= {"recurrent_activation": "sigmoid"} | ({"reset_after": True} if cell == "gru" else {})
+        assumed = {name: why for name, why in assumed.items() if name not in options}
     one = weights if len(members) > 1 else weights[FORWARD]
     return Module(layer, cell, {"layout": "keras", "layers": [one]}, tensors, options, assumed)
 

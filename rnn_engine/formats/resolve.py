@@ -213,7 +213,8 @@ def _check_sizes(layers: list[LayerBlueprint], tensors: NamedTensors) -> None:
             if size != expected:
                 below = f"layer {k - 1} puts out {expected}" if k else f"the other direction takes {expected}"
                 told = _told_input(tensors, f"layers.{k}", side, size, expected)
-                raise ShapeError(f"{told}: layer {k} takes {size} inputs, {below}", "files")
+                hint = "; name what belongs together in config's `module`" if layer.name != layers[k - 1].name else ""
+                raise ShapeError(f"{told}: layer {k} takes {size} inputs, {below}{hint}", "files")
         expected = _output_size(layer)
 
 
@@ -267,12 +268,18 @@ def _readout_of_config(tensors: NamedTensors, config: Config, units: int) -> lis
             if name not in _DENSE:
                 raise OptionError(f"a readout has no field {shown(name)}: {nearest(name, _DENSE)}", *where, name)
         given = [name for name in ("kernel", "weight") if layer.get(name) is not None]
+        if not given and layer.get("bias") is None and layer.get("activation") is not None:
+            dense_activation(layer["activation"], *where, "activation")
+            out.append(DenseBlueprint(np.eye(units, dtype=np.float32), None, layer["activation"]))
+            continue
         if len(given) != 1:
             raise OptionError('name one of "kernel" [units, n] and "weight" [n, units]', *where)
         kernel = tensors.take(layer[given[0]], f"readout.{k}.{given[0]}", *where, given[0])
+        while kernel.ndim > 2 and kernel.shape[-1] == 1 and given[0] == "weight":
+            kernel = kernel[..., 0]  # a convolution of width 1 is a dense layer
         shape: list[int | str] = [units, "n"] if given[0] == "kernel" else ["n", units]
         check_shape(layer[given[0]], kernel, shape, *where, given[0])
-        kernel = kernel if given[0] == "kernel" else np.ascontiguousarray(kernel.T)
+        kernel = np.ascontiguousarray(kernel if given[0] == "kernel" else kernel.T)
         units = kernel.shape[1]
         bias = None
         if layer.get("bias") is not None:

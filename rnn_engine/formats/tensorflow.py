@@ -10,6 +10,7 @@ Sources: `rnn_cell_impl.py`, `rnn.py` and `contrib/rnn/python/ops/rnn.py` in Ten
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from itertools import pairwise, takewhile
@@ -20,6 +21,7 @@ import numpy as np
 from rnn_engine.errors import OptionError, listed, shown
 from rnn_engine.formats.base import Contents, Files, Module, UnsupportedError
 from rnn_engine.formats.checkpoint import Checkpoint
+from rnn_engine.formats.object_graph import NUMBERED, full_names
 from rnn_engine.formats.tensorflow_cells import KERAS_CELL, MOST_PARTS, Cell, Refused, find_cells
 from rnn_engine.types import BACKWARD, FORWARD, Array, Direction
 
@@ -51,7 +53,8 @@ def read(files: Files, module: Any) -> Contents:
     """
     checkpoint = Checkpoint(files)
     asked = [module] if isinstance(module, str) else list(module or [])
-    arrays, notes = _weights(checkpoint)
+    names = _full_names(checkpoint)
+    arrays, notes = _weights(checkpoint, names)
     cells, refused = find_cells(arrays, asked, OBJECT_GRAPH in checkpoint.entries)
     found = _Found(refused)
     found.add(cells)
@@ -68,7 +71,7 @@ def read(files: Files, module: Any) -> Contents:
     if not found.modules:
         raise _nothing(arrays, refused, checkpoint)
     notes += [*refused.values(), *found.mixed.values(), *found.notes]
-    return Contents("tensorflow", _Variables(arrays), found.modules, notes=notes)
+    return Contents("tensorflow", _Variables(arrays, names), found.modules, notes=notes)
 
 
 def _nothing(arrays: Mapping[str, Array], refused: Mapping[str, str], checkpoint: Checkpoint) -> UnsupportedError:
@@ -97,13 +100,19 @@ def _natural(name: str) -> list[tuple[int, str]]:
 
 
 class _Variables(Mapping[str, Array]):
-    """Variables by their names without TAIL; found by those with it too, and with the `:0` that TensorFlow adds."""
+    """Variables by their names without TAIL; found by those with it too, with the `:0` that TensorFlow adds, and in a
+    SavedModel by both their paths and their full names.
+    """
 
-    def __init__(self, arrays: dict[str, Array]) -> None:
+    def __init__(self, arrays: dict[str, Array], full: Mapping[str, str]) -> None:
         self._arrays = arrays
+        self._other = dict(full) | {name: path for path, name in full.items()}
 
     def __getitem__(self, name: str) -> Array:
-        return self._arrays[name if name in self._arrays else name.removesuffix(TAIL).removesuffix(":0")]
+        if name in self._arrays:
+            return self._arrays[name]
+        short = name.removesuffix(TAIL).removesuffix(":0")
+        return self._arrays[self._other.get(short, short)]
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._arrays)
@@ -112,15 +121,29 @@ class _Variables(Mapping[str, Array]):
         return len(self._arrays)
 
 
-def _weights(checkpoint: Checkpoint) -> tuple[dict[str, Array], list[str]]:
+def _full_names(checkpoint: Checkpoint) -> dict[str, str]:
+    """In a checkpoint that numbers variables, as a SavedModel's does: full names by paths, both without TAIL."""
+    paths = [name.removesuffix(TAIL) for name in checkpoint.entries]
+    if OBJECT_GRAPH not in checkpoint.entries or not any(map(NUMBERED.fullmatch, paths)):
+        return {}
+    known = full_names(checkpoint.text(OBJECT_GRAPH))
+    found = {path: known.get(f"{path}{TAIL}", "") for path in paths}
+    times = Counter(found.values())
+    return {path: name for path, name in found.items() if name and times[name] == 1 and name not in found}
+
+
+def _weights(checkpoint: Checkpoint, names: Mapping[str, str]) -> tuple[dict[str, Array], list[str]]:
     """The float variables, without TAIL and without those of optimizers; and what to say of the rest."""
     arrays, slots, others = {}, 0, []
     for name in sorted(checkpoint.entries.keys() - {OBJECT_GRAPH}, key=_natural):
         entry = checkpoint.entries[name]
-        if _left_out(name, checkpoint):
+        short = name.removesuffix(TAIL)
+        full = names.get(short, "")
+        if _left_out(name, checkpoint) or any(SLOT.fullmatch(part) for part in full.split("/", MOST_PARTS)):
             slots += 1
+        elif full and entry.is_float and NUMBERED.fullmatch(short):
+            arrays[full] = checkpoint.array(name)
         elif entry.is_float:
-            short = name.removesuffix(TAIL)
             arrays[short if short == name or short not in checkpoint.entries else name] = checkpoint.array(name)
         else:
             others.append(f"{shown(name.removesuffix(TAIL))} ({entry.type_name})")

@@ -317,6 +317,27 @@ def record_models() -> None:
     }
     model("keras_tagger", classifier, named, lambda net, path: net.save_weights(path), tokens=9)
 
+    def saved_model(net: Any, path: str) -> None:
+        net.compile()
+        net.save(f"{path}.saved", save_format="tf")
+        for file in (Path(f"{path}.saved") / "variables").iterdir():
+            shutil.move(file, Path(path).parent / file.name)
+        shutil.rmtree(f"{path}.saved")
+
+    named = {
+        "module": "gru",
+        "embedding": "embedding/embeddings",
+        "readout": {"kernel": "dense/kernel", "bias": "dense/bias", "activation": "softmax"},
+    }
+
+    def tagger() -> Any:
+        ids = keras.Input([None], dtype="int64")
+        x = layers.GRU(3, return_sequences=True, name="gru")(layers.Embedding(9, FEATURES, name="embedding")(ids))
+        predictions = layers.Dense(4, activation="softmax", name="dense")(x)
+        return keras.Model(ids, {"outputs": x, "predictions": predictions})
+
+    model("keras_saved_model", tagger, named, saved_model, tokens=9)
+
     class Subclassed(keras.Model):
         def __init__(self) -> None:
             super().__init__()

@@ -59,7 +59,9 @@ def _run(call: Call, sides: list[int], padded: bool) -> list[Value]:
     if spec is not None and isinstance(first, Traced):
         return [dense.with_activation(call, first, spec)]
     raise UnsupportedError(
-        f"the node {node.label} is of a kind that is not computed here, neither between recurrent layers nor around",
+        f"the node {node.label} is of a kind that is not computed here, neither between recurrent layers nor around; "
+        "recurrent nodes alone, or several that follow each other, can be named in config's `module`, and dense layers "
+        "behind them in `readout`",
         "files",
     )
 

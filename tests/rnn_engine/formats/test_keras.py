@@ -289,7 +289,7 @@ def test_cudnns_layout_is_told_by_its_bias_and_undone(tmp_path, kind, blocks, wh
     got = module.weights["layers"][0]
     np.testing.assert_array_equal(got["kernel"], kernel)
     np.testing.assert_array_equal(got["recurrent_kernel"], recurrent)
-    np.testing.assert_array_equal(got["bias"], halves.sum(0) if kind == "LSTM" else halves)
+    np.testing.assert_array_equal(got["bias"], halves.sum(0, dtype=float) if kind == "LSTM" else halves)
 
 
 # -- what a file is ----------------------------------------------------------------------------------------------------

@@ -122,3 +122,17 @@ def test_a_subclassed_models_cells_are_found_by_their_attributes(tmp_path):
     arrays |= {f"my_cell/vars/{k}": array for k, array in enumerate(cell("SimpleRNN", 2, 3))}
     contents = found(weights_file(tmp_path / "m.weights.h5", arrays))
     assert [(m.name, m.cell) for m in contents.modules] == [("decoder/rnn", "lstm"), ("my_cell", "rnn")]
+
+
+@pytest.mark.parametrize("version", ["2.1.5", "2.2.4", "2.2.4-tf", None])
+@pytest.mark.parametrize(("kind", "blocks"), [("LSTM", 4), ("GRU", 3)])
+def test_cudnns_gates_are_sigmoid_whatever_the_version_and_nothing_is_assumed_of_them(tmp_path, version, kind, blocks):
+    """What computed a CuDNNLSTM or CuDNNGRU knows no other gates; its weights are told by their two biases."""
+    name = f"cu_dnn{kind.lower()}_1"
+    stored = [np.ones((2, 3 * blocks), "f4"), np.ones((3, 3 * blocks), "f4"), np.ones(2 * 3 * blocks, "f4")]
+    keys = (f"{name}/kernel:0", f"{name}/recurrent_kernel:0", f"{name}/bias:0")
+    path = legacy(tmp_path / "weights.hdf5", {name: dict(zip(keys, stored, strict=True))}, version=version)
+    (module,) = found(path).modules
+    assert module.options["recurrent_activation"] == "sigmoid"
+    assert module.options.get("reset_after", True) is True
+    assert not {"activation", "recurrent_activation", "reset_after"} & set(module.assumed)

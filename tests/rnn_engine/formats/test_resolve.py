@@ -338,3 +338,24 @@ def test_assumptions_are_told_once_for_all_or_by_the_modules_they_are_of():
 def test_an_initial_state_of_the_files_own_must_be_finite():
     found = contents(keras_module("a", initial_state={"forward": {"h": np.array([[0.0, np.nan]], np.float32)}}))
     assert "finite" in refused(NonFiniteError, {}, found).detail
+
+
+def test_a_stage_of_a_readout_may_be_an_activation_alone():
+    """As of a net that applies relu before its last layer, or sigmoid and then softmax."""
+    readout = [{"activation": "relu"}, {"weight": "fc.weight", "activation": "sigmoid"}, {"activation": "softmax"}]
+    found = contents(NET, extra=EXTRA)
+    net = network({"readout": readout}, found)
+    batch = net.pack(X)
+    hidden = net.forward(batch).outputs.data
+    y = 1 / (1 + np.exp(-np.maximum(hidden, 0) @ EXTRA["fc.weight"].T))
+    expected = np.exp(y) / np.exp(y).sum(axis=1, keepdims=True)
+    np.testing.assert_allclose(net.forward(batch).predictions.data, expected, atol=2e-6)
+
+
+def test_a_convolution_of_width_one_is_a_dense_layer():
+    extra = EXTRA | {"conv.weight": EXTRA["fc.weight"][:, :, np.newaxis]}
+    dense, conv = (
+        resolve(contents(NET, extra=extra), Config.of({"readout": {"weight": n}})).readout[0].kernel
+        for n in ("fc.weight", "conv.weight")
+    )
+    np.testing.assert_array_equal(conv, dense)
