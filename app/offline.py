@@ -52,6 +52,8 @@ def _by_name(paths: Sequence[Path]) -> dict[str, Path]:
         found[path.name] = path
         if path.suffix == ".index":
             found |= {data.name: data for data in sorted(path.parent.glob(f"{glob.escape(path.stem)}.data-*"))}
+        if path.suffix == ".onnx" and (data := path.with_name(f"{path.name}.data")).exists():
+            found[data.name] = data
     return found
 
 
@@ -99,6 +101,8 @@ def list_models(models: Path | None, as_json: bool) -> None:
         for told in listing["models"]:
             numbers = ", ".join(map(str, told["versions"]))
             click.echo(f"{told['name']}  versions {numbers}  {told['format']}  {_layers(told)}")
+        if len(listing) == 1 and not listing["models"]:
+            click.echo(f"no models in {registry.store.root}", err=True)
         for failed in listing.get("failed", []):
             click.echo(f"{failed['name']}  version {failed['version']} does not load: {failed['detail']}", err=True)
 
@@ -106,6 +110,8 @@ def list_models(models: Path | None, as_json: bool) -> None:
 def run(model: str, source: Path, output: Path | None, models: Path | None) -> None:
     """Runs a stored model over a batch, as POST /models/NAME/run does."""
     with _telling():
+        if output is not None and output.suffix not in (".npz", ".json"):
+            raise Problem(422, f"--output {output} is neither .npz nor .json")
         settings = _settings(models)
         registry = Registry(settings)
         registry.models.open(*parse_model(model))
@@ -122,7 +128,9 @@ def run(model: str, source: Path, output: Path | None, models: Path | None) -> N
 
 
 def _request(source: Path) -> dict[str, Any]:
-    if source.suffix != ".npz":
+    if source.suffix not in (".npz", ".json"):
+        raise Problem(422, f"--input {source} is neither an .npz nor a .json")
+    if source.suffix == ".json":
         return codecs.DEFAULT.decode(source.read_bytes())
     try:
         with source.open("rb") as file, np.load(file, allow_pickle=False) as stored:
@@ -149,6 +157,11 @@ def _show(told: dict[str, Any], difference: float | None, as_json: bool) -> None
     for dense in told["readout"] or []:
         activation = json.dumps(dense["activation"]).strip('"')
         click.echo(f"readout     {dense['input_size']} → {dense['size']}, {activation}")
+    if "mask" in told:
+        ((kind, value),) = told["mask"].items()
+        click.echo(
+            f"masks       steps of the token id {value}" if kind == "token" else f"masks       steps of all {value}"
+        )
     if not told["return_sequences"]:
         click.echo("gives       one prediction a sequence")
     for name, where in told["tensors"].items():

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from rnn_engine.errors import NonFiniteError, OptionError, ShapeError, nearest, shown
+from rnn_engine.errors import NonFiniteError, OptionError, ShapeError, listed, nearest, shown
 from rnn_engine.network import Network
 from rnn_engine.packed import PackedBatch
 from rnn_engine.types import Array, as_numbers, is_number
@@ -37,6 +37,10 @@ class Golden:
         for name in given:
             if name not in FIELDS:
                 raise OptionError(f"golden has no field {shown(name)}: {nearest(name, FIELDS)}", name)
+        if missing := [name for name in ("inputs", "outputs") if given.get(name) is None]:
+            raise OptionError(
+                f"{listed(missing)} missing: golden values are inputs with the outputs to them", *missing[:1]
+            )
         tolerance = given.get("tolerance")
         if tolerance is None:
             tolerance = TOLERANCE

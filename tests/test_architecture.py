@@ -29,6 +29,7 @@ ENGINE = """
     formats
     formats.base
     formats.protobuf  formats.safetensors  formats.config  formats.named
+    formats.attached
     formats.resolve  formats.pytorch  formats.checkpoint  formats.object_graph
     formats.tensorflow_cells  formats.hdf5_child
     formats.tensorflow

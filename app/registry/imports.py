@@ -58,7 +58,9 @@ def decode_config(text: bytes) -> dict[str, Any]:
         what = problem.detail.removeprefix("the body").partition(', expected an object: {"cell"')
         told = f"config{what[0]}{', expected a JSON object' if what[1] else ''}"
         raise Problem(problem.status, told, ("config",)) from None
-    return {name: value if name == "golden" else plain(value) for name, value in fields.items()}
+    return {
+        name: value if name == "golden" and isinstance(value, dict) else plain(value) for name, value in fields.items()
+    }
 
 
 def understand(files: Mapping[str, Path], config: Mapping[str, Any]) -> Import:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import logging
 import os
 import threading
@@ -22,6 +23,9 @@ from rnn_engine.blueprint import Blueprint
 from rnn_engine.errors import listed, nearest
 
 log = logging.getLogger("unrolled")
+
+#: Models that a message names at most.
+MOST_NAMES = 12
 
 
 @dataclass
@@ -204,7 +208,13 @@ def unknown(name: str, number: int | None, every: Mapping[str, Sequence[int]]) -
     """A 404 that says which models, or which versions of this one, there are."""
     if name in every:
         return Problem(404, f"the model {name!r} has no version {number}: it has {sorted(every[name])}")
-    hint = nearest(name, sorted(every)[:200]) if every else "none is: PUT /models/{name} registers one"
+    if not every:
+        hint = "none is: PUT /models/{name} registers one"
+    elif len(every) <= MOST_NAMES:
+        hint = nearest(name, every)
+    else:
+        close = difflib.get_close_matches(name[:128], every, n=3)
+        hint = f"did you mean {listed(f'`{one}`' for one in close)}?" if close else "GET /models lists what there is"
     return Problem(404, f"no model {name!r:.200} is registered. {hint[0].upper()}{hint[1:]}")
 
 
@@ -219,7 +229,11 @@ def _drop(table: dict[str, dict[int, Any]], name: str, number: int) -> None:
 
 def load(store: Store, name: str, number: int) -> Version:
     """A version from disk, checked: its weights are those that were written, and it answers its golden values."""
-    record, arrays = store.read(name, number)
+    try:
+        record, arrays = store.read(name, number)
+    except FileNotFoundError as error:
+        gone = Path(error.filename or "a file").name
+        raise Problem(503, f"{gone} is gone: restore it, or upload the model again") from None
     if missing := [key for key in ("created", "sha256", "weights_sha256", "network") if key not in record]:
         raise Problem(503, f"model.json has no {listed(missing)}: restore it, or upload the model again")
     path = store.folder(name, number) / "model.safetensors"

@@ -8,6 +8,9 @@ from typing import Any
 
 from rnn_engine.errors import OptionError, nearest, shown
 
+#: What a readout may see.
+GIVES = ("sequence", "last_output", "last_step")
+
 #: Fields of `config`, with what they hold.
 FIELDS = {
     "cell": 'a cell, as "lstm"',
@@ -16,6 +19,8 @@ FIELDS = {
     "embedding": "the full name of the embedding's tensor in the file",
     "readout": 'an object of tensor names, {"kernel" or "weight", "bias", "activation"}, or a list of such; one may be '
     'an "activation" alone',
+    "initial_state": 'an object of tensor names, {"h"} or {"c", "h"}: a learned state that sequences begin with',
+    "readout_of": '"sequence", "last_output" (forward half at the last step, backward at the first) or "last_step"',
     "return_sequences": "true, or false for a net that gives one output a row",
     "golden": 'an object of arrays, {"inputs", "lengths", "outputs", "tolerance"}',
 }
@@ -30,6 +35,8 @@ class Config:
     module: str | Sequence[str] | None = None
     embedding: str | None = None
     readout: Mapping[str, Any] | Sequence[Mapping[str, Any]] | None = None
+    initial_state: Mapping[str, str] | None = None
+    readout_of: str | None = None
     return_sequences: bool | None = None
     golden: Mapping[str, Any] | None = None
 
@@ -78,6 +85,13 @@ _FITS = {
     "module": lambda value: isinstance(value, str) or _names(value),
     "embedding": lambda value: isinstance(value, str),
     "readout": lambda value: isinstance(value, Mapping) or _objects(value),
+    "initial_state": lambda value: (
+        isinstance(value, Mapping)
+        and bool(value)
+        and set(value) <= {"c", "h"}
+        and all(isinstance(name, str) for name in value.values())
+    ),
+    "readout_of": lambda value: isinstance(value, str) and value in GIVES,
     "return_sequences": lambda value: isinstance(value, bool),
     "golden": lambda value: isinstance(value, Mapping),
 }

@@ -41,8 +41,17 @@ ACCEPTED = (
 
 _SAVE_PYTORCH = (
     "python -c \"import torch, safetensors.torch as s; d = torch.load('{name}', map_location='cpu', "
-    "weights_only=True); s.save_file({{k: v.contiguous().clone() for k, v in d.items()}}, '{target}')\""
+    "weights_only=True); d = d.get('state_dict', d.get('model_state_dict', d)); "
+    "s.save_file({{k: v.contiguous().clone() for k, v in d.items() if torch.is_tensor(v)}}, '{target}')\""
 )
+
+#: How a file may begin that is no model's, whatever its name says.
+_MISTAKES = {
+    b"version https://git-lfs": "is a pointer of Git LFS, not the file itself: fetch it with `git lfs pull`",
+    b"<!DOCTYPE": "is a web page, not a model: download the file itself",
+    b"<!doctype": "is a web page, not a model: download the file itself",
+    b"<html": "is a web page, not a model: download the file itself",
+}
 _PICKLES = (".pt", ".pth", ".pkl", ".pickle", ".bin", ".ckpt", ".joblib", ".p")
 
 
@@ -61,6 +70,7 @@ def contents(files: Mapping[str, Path], config: Config) -> Contents:
     if not files:
         raise OptionError(f"no files: give {ACCEPTED}", "files")
     for name, path in files.items():
+        _refuse_mistakes(name, path)
         _refuse_pickle(name, path)
     formats = {name: known for name in files if (known := _format(name)) is not None}
     if len(set(formats.values())) > 1:
@@ -103,7 +113,23 @@ def _unknown(files: Mapping[str, Path]) -> EngineError:
     data = [name for name in files if ".data-" in name]
     if data:
         return OptionError(f"{shown(data[0])} came without its .index file: give both", "files")
+    if any(name.lower().endswith(".pb") for name in files):
+        return OptionError(
+            "a SavedModel's graph is not read, its weights are: give variables/variables.index and its .data-*; or "
+            "save the model as .keras or .h5, which tell its layers",
+            "files",
+        )
     return OptionError(f"{listed(map(shown, files))}: no format is known by that name; give {ACCEPTED}", "files")
+
+
+def _refuse_mistakes(name: str, path: Path) -> None:
+    with path.open("rb") as file:
+        start = file.read(64).lstrip()
+    if not start and ".data-" not in name:
+        raise FormatError(f"{shown(name)} is empty: it may not have been copied, or saved, to its end", "files", name)
+    for beginning, what in _MISTAKES.items():
+        if start.startswith(beginning):
+            raise FormatError(f"{shown(name)} {what}", "files", name)
 
 
 def _refuse_pickle(name: str, path: Path) -> None:
@@ -118,9 +144,10 @@ def _refuse_pickle(name: str, path: Path) -> None:
     if pickled or zipped or (name.lower().endswith(_PICKLES) and _format(name) is None):
         shell_safe = name if re.fullmatch(r"[\w.-]+", name) else "model.pt"
         target = "converted.safetensors" if name == "model.safetensors" else "model.safetensors"
-        what = "holds pickled objects" if pickled or zipped else "is taken for a pickle by its name"
+        what = "holds pickled objects" if pickled or zipped else "is by its name a file of pickled objects"
         raise UnsupportedError(
-            f"{shown(name)} {what}, which run code when they are read, and are never read here. Save the tensors as "
-            f"safetensors: {_SAVE_PYTORCH.format(name=shell_safe, target=target)}",
+            f"{shown(name)} {what}, which run code when they are read and are never read here. Save the tensors as "
+            "safetensors instead: s.save_file(model.state_dict(), …) where the model is at hand, or of a file with a "
+            f"state_dict: {_SAVE_PYTORCH.format(name=shell_safe, target=target)}",
             "files",
         )

@@ -59,6 +59,10 @@ def _read(path: Path, module: Any) -> Contents:
         return _whole(
             archive.config, archive.weights, archive.version, True, lambda _: by_path, by_path.doubled, module
         )
+    if path.suffix.lower() == ".keras" and not start.startswith(hdf5.SIGNATURE):
+        raise FormatError(
+            "a .keras file is a zip archive, and this is none: it is damaged, or of another kind", "files"
+        )
     file5 = hdf5.read(path, skip=_OPTIMIZERS)
     config = file5.text("", "model_config")
     root = _MODEL_WEIGHTS if file5.texts(_MODEL_WEIGHTS, "layer_names") is not None else ""

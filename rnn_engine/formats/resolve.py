@@ -11,10 +11,10 @@ from rnn_engine.assembly import read_layers
 from rnn_engine.blueprint import Blueprint, DenseBlueprint, LayerBlueprint
 from rnn_engine.catalog import CellKind, cell_kind, check_options
 from rnn_engine.errors import EngineError, NonFiniteError, OptionError, ShapeError, listed, nearest, shown
+from rnn_engine.formats.attached import begin_with, looks_like_state, readout_of_config
 from rnn_engine.formats.base import Contents, Module, Place, UnsupportedError
 from rnn_engine.formats.config import Config
 from rnn_engine.formats.named import LISTED, NamedTensors, check_shape, owned, some
-from rnn_engine.readout import dense_activation
 from rnn_engine.types import Array, Direction, Parameters
 
 
@@ -36,7 +36,7 @@ def resolve(contents: Contents, config: Config) -> Blueprint:
         table = tensors.take(embedding, "embedding", "config", "embedding")
         size = _input_size(layers[0])
         check_shape(embedding, table, ["vocabulary", size], "config", "embedding")
-    readout = _readout_of_config(tensors, config, _output_size(layers[-1]))
+    readout = readout_of_config(tensors, config, _output_size(layers[-1]))
     if readout is None:
         readout = []
         for k, stage in enumerate(contents.readout if around else []):
@@ -47,6 +47,10 @@ def resolve(contents: Contents, config: Config) -> Blueprint:
     gives: str = contents.gives if around else "sequence"
     if config.return_sequences is not None and (gives == "sequence") != config.return_sequences:
         gives = "sequence" if config.return_sequences else "last_output"
+    if config.readout_of is not None:
+        gives = config.readout_of
+    if config.initial_state is not None:
+        begin_with(layers, tensors, config.initial_state)
     mask = contents.mask if around else None
     return Blueprint(
         layers,
@@ -60,7 +64,7 @@ def resolve(contents: Contents, config: Config) -> Blueprint:
         format=contents.format,
         assumed=_assumed(modules, config),
         ignored=tensors.ignored,
-        notes=contents.notes,
+        notes=contents.notes + looks_like_state(tensors.ignored),
         tensors=tensors.went,
     )
 
@@ -70,7 +74,8 @@ def _chosen(contents: Contents, config: Config) -> list[Module]:
     by_name = {module.name: module for module in contents.modules}
     if not by_name:
         there = f"it has {some(contents.arrays)}" if contents.arrays else "it has no tensors at all"
-        raise UnsupportedError(f"no recurrent layer was found in the file: {there}", "files")
+        known = f"; expected are {_EXPECTED[contents.format]}" if contents.format in _EXPECTED else ""
+        raise UnsupportedError(f"no recurrent layer was found in the file: {there}{known}", "files")
     if config.modules:
         return [_named(name, by_name) for name in config.modules]
     if contents.chained or len(by_name) == 1:
@@ -83,6 +88,10 @@ def _chosen(contents: Contents, config: Config) -> list[Module]:
         "config",
         "module",
     )
+
+
+#: How recurrent layers are told in a file of weights.
+_EXPECTED = {"pytorch": "the names of torch.nn's RNN, LSTM and GRU and of their cells: weight_ih_l0, weight_hh_l0, …"}
 
 
 def _named(name: str, by_name: Mapping[str, Module]) -> Module:
@@ -112,8 +121,9 @@ def _kind(module: Module, config: Config) -> CellKind:
             raise error.under("config") from None
     if not module.cell and said is None:
         raise OptionError(
-            f"the file does not tell which cell {shown(module.name)} has{module.unclear and f' ({module.unclear})'}: "
-            'say so in config, as {"cell": "lstm"}',
+            f"the file does not tell which cell {shown(module.name)} has: "
+            + (f'{module.unclear}. Mend that, or say in config {{"cell": "lstm"}}' if module.unclear else "")
+            + ("" if module.unclear else 'say so in config, as {"cell": "lstm"}'),
             "config",
             "cell",
         )
@@ -131,7 +141,19 @@ def _check_options_known(modules: list[Module], config: Config) -> None:
     for name in config.cell_options or {}:
         if not any(name in kind.options for kind in kinds):
             known = {option for kind in kinds for option in kind.options}
+            if name in _OTHER_NAMES:
+                raise OptionError(f"{shown(name)} {_OTHER_NAMES[name]}", "config", "cell_options", name)
             raise OptionError(f"no such option: {shown(name)}. {nearest(name, known)}", "config", "cell_options", name)
+
+
+#: What frameworks call options that have another name here, or none.
+_OTHER_NAMES = {
+    "nonlinearity": "is called `activation` here",
+    "batch_first": "is not needed: batches come first, or time with a request's `time_major`",
+    **dict.fromkeys(("hidden_size", "num_layers", "input_size", "units"), "is told by the weights: leave it out"),
+    **dict.fromkeys(("bidirectional", "proj_size"), "is told by the weights: leave it out"),
+    "dropout": "does nothing once a net is trained: leave it out",
+}
 
 
 def _options(module: Module, kind: CellKind, config: Config) -> dict[str, Any]:
@@ -150,6 +172,7 @@ def _options(module: Module, kind: CellKind, config: Config) -> dict[str, Any]:
 
 def _layers(module: Module, config: Config) -> list[LayerBlueprint]:
     kind = _kind(module, config)
+    _check_floats(module)
     try:
         parameters, options = read_layers(kind, module.weights, check_options(kind, _options(module, kind, config)))
     except EngineError as error:
@@ -174,6 +197,21 @@ def _layers(module: Module, config: Config) -> list[LayerBlueprint]:
             )
         )
     return layers
+
+
+def _check_floats(module: Module) -> None:
+    """Whole numbers among trained weights are codes of a quantized network, and no weights."""
+    for place, tensor in module.tensors.items():
+        array: Any = module.weights
+        for part in place:
+            inside = isinstance(array, Mapping) and part in array
+            array = array[part] if inside or (isinstance(array, list) and isinstance(part, int)) else None
+        if isinstance(array, np.ndarray) and array.dtype.kind in "iub":
+            raise UnsupportedError(
+                f"tensor {shown(tensor, 200)} is of {array.dtype}, as a quantized network's are: save the weights that "
+                "it was made from, in float32, float16 or bfloat16",
+                "files",
+            )
 
 
 def _placed(error: EngineError, module: Module) -> EngineError:
@@ -257,41 +295,6 @@ def _assumed(modules: list[Module], config: Config) -> list[str]:
                 told.setdefault(f"{option}: {sentence}", []).append(module.name)
     every = len(modules)
     return [text if len(names) == every else f"{listed(names)}: {text}" for text, names in told.items()]
-
-
-def _readout_of_config(tensors: NamedTensors, config: Config, units: int) -> list[DenseBlueprint] | None:
-    if config.readout_layers is None:
-        return None
-    out = []
-    for k, (where, layer) in enumerate(config.readout_layers):
-        for name in layer:
-            if name not in _DENSE:
-                raise OptionError(f"a readout has no field {shown(name)}: {nearest(name, _DENSE)}", *where, name)
-        given = [name for name in ("kernel", "weight") if layer.get(name) is not None]
-        if not given and layer.get("bias") is None and layer.get("activation") is not None:
-            dense_activation(layer["activation"], *where, "activation")
-            out.append(DenseBlueprint(np.eye(units, dtype=np.float32), None, layer["activation"]))
-            continue
-        if len(given) != 1:
-            raise OptionError('name one of "kernel" [units, n] and "weight" [n, units]', *where)
-        kernel = tensors.take(layer[given[0]], f"readout.{k}.{given[0]}", *where, given[0])
-        while kernel.ndim > 2 and kernel.shape[-1] == 1 and given[0] == "weight":
-            kernel = kernel[..., 0]  # a convolution of width 1 is a dense layer
-        shape: list[int | str] = [units, "n"] if given[0] == "kernel" else ["n", units]
-        check_shape(layer[given[0]], kernel, shape, *where, given[0])
-        kernel = np.ascontiguousarray(kernel if given[0] == "kernel" else kernel.T)
-        units = kernel.shape[1]
-        bias = None
-        if layer.get("bias") is not None:
-            bias = tensors.take(layer["bias"], f"readout.{k}.bias", *where, "bias")
-            check_shape(layer["bias"], bias, [units], *where, "bias")
-        activation = layer.get("activation")
-        dense_activation(activation, *where, "activation")
-        out.append(DenseBlueprint(kernel, bias, "linear" if activation is None else activation))
-    return out
-
-
-_DENSE = ("kernel", "weight", "bias", "activation")
 
 
 def _went(place: Place, layer: int) -> str:

@@ -55,6 +55,12 @@ def _read_one(got: dict[str, Array], kind: CellKind, suffix: str, where: tuple[s
                 f"there is {listed(f'{known}{suffix}' for known in got)}" if got else f"there is nothing of {suffix}"
             )
             raise OptionError(f"{name}{suffix} missing: {there}", *where)
+    biases = [name for name in ("bias_ih", "bias_hh") if name in got]
+    if len(biases) == 1:
+        other = "bias_hh" if biases == ["bias_ih"] else "bias_ih"
+        raise OptionError(
+            f"{other}{suffix} missing: there is {biases[0]}{suffix}, and a module has both or none", *where
+        )
     units = units_of(got["weight_hh"], 0, kind, kind.blocks, *where, f"weight_hh{suffix}")
     output_size = units
     if "weight_hr" in got:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 from rnn_engine.errors import shown
@@ -99,9 +99,15 @@ class Model:
     functions: frozenset[tuple[str, str]]  # (domain, name) of operators that the file defines itself
 
 
-def read(data: memoryview) -> Model:
-    """A model out of the bytes of a file. Raises FormatError."""
-    message = parse(data)
+def read(data: memoryview, others: Mapping[str, memoryview] | None = None) -> Model:
+    """A model out of the bytes of a file; `others` are files by name that its tensors' numbers may stand in.
+
+    Raises FormatError.
+    """
+    try:
+        message = parse(data)
+    except FormatError as error:
+        raise FormatError(f"is no ONNX model, or is cut ({error.detail}): export or copy it again", "files") from None
     if 7 not in message:
         raise FormatError("is no ONNX model: there is no graph in it", "files")
     opsets = {}
@@ -110,28 +116,28 @@ def read(data: memoryview) -> Model:
         opsets[text(opset, 1)] = integer(opset, 2)
     functions = [parse(one) for one in chunks(message, 25)]
     return Model(
-        _graph(protobuf.chunk(message, 7), MAX_DEPTH),
+        _graph(protobuf.chunk(message, 7), MAX_DEPTH, others or {}),
         next((opsets[domain] for domain in DEFAULT_DOMAINS if domain in opsets), 1),
         frozenset((text(function, 10), text(function, 1)) for function in functions),
     )
 
 
-def _graph(data: memoryview, depth: int) -> Graph:
+def _graph(data: memoryview, depth: int, others: Mapping[str, memoryview]) -> Graph:
     if not depth:
         raise FormatError(f"graphs stand in graphs more than {MAX_DEPTH} deep", "files")
     message = parse(data)
     initializers: dict[str, Message] = {}
     for one in chunks(message, 5):
-        tensor = parse(one)
+        tensor = tensors.joined(parse(one), others)
         initializers[tensors.name_of(tensor)] = tensor
     if 15 in message:
         raise UnsupportedError("the model has sparse initializers: save them as dense tensors", "files")
-    nodes = [_node(one, depth) for one in chunks(message, 1)]
+    nodes = [_node(one, depth, others) for one in chunks(message, 1)]
     inputs = [_input(one) for one in chunks(message, 11)]
     return Graph(nodes, inputs, [text(parse(one), 1) for one in chunks(message, 12)], initializers)
 
 
-def _node(data: memoryview, depth: int) -> Node:
+def _node(data: memoryview, depth: int, others: Mapping[str, memoryview]) -> Node:
     message = parse(data)
     attributes = {}
     graphs = {}
@@ -140,7 +146,7 @@ def _node(data: memoryview, depth: int) -> Node:
         name = text(attribute, 1)
         attributes[name] = attribute
         for inner in chunks(attribute, 6)[-1:]:
-            graphs[name] = _graph(inner, depth - 1)
+            graphs[name] = _graph(inner, depth - 1, others)
     inputs, outputs = ([decoded(name) for name in chunks(message, field)] for field in (1, 2))
     return Node(text(message, 4), text(message, 7), text(message, 3), inputs, outputs, attributes, graphs)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import mmap
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -19,22 +20,23 @@ _SOME = 8  # nodes that a message names
 
 
 def read(files: Files, module: Any) -> Contents:
-    """One `.onnx` file. `module` is the name of a recurrent node (or a list of names), None for the whole graph.
+    """One `.onnx` file, with those in which its tensors' numbers stand, if any do.
 
+    `module` is the name of a recurrent node (or a list of names), None for the whole graph.
     Raises FormatError for a file that is broken, UnsupportedError for one that holds what is not computed here, and
     OptionError for a `module` that it has not.
     """
     models = [name for name in files if name.lower().endswith(".onnx")]
-    if len(models) != 1 or len(files) != 1:
+    if len(models) != 1:
         raise OptionError(
-            f"the files are {listed(shown(name) for name in files) or 'none'}: expected one .onnx file that holds the "
-            'whole model, as onnx.save_model(onnx.load("model.onnx"), "model.onnx", save_as_external_data=False) '
-            "writes it",
+            f"the files are {listed(shown(name) for name in files) or 'none'}: expected one .onnx file, and perhaps "
+            "those that it keeps its numbers in",
             "files",
         )
     name = models[0]
+    others = {other: _bytes(path) for other, path in files.items() if other != name}
     try:
-        return _contents(_bytes(files[name]), module)
+        return _contents(_bytes(files[name]), others, module)
     except (FormatError, UnsupportedError) as error:
         raise _told(error, name) from None
 
@@ -50,8 +52,9 @@ def _bytes(path: Path) -> memoryview:
         return memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)) if size else memoryview(b"")
 
 
-def _contents(data: memoryview, asked: Any) -> Contents:
-    model = protocol.read(data)
+def _contents(data: memoryview, others: Mapping[str, memoryview], asked: Any) -> Contents:
+    model = protocol.read(data, others)
+    size = len(data) + sum(len(other) for other in others.values())
     names = recurrent.names_of(model.graph)
     arrays = {
         name: tensors.read(tensor) for name, tensor in model.graph.initializers.items() if tensors.is_float(tensor)
@@ -65,9 +68,9 @@ def _contents(data: memoryview, asked: Any) -> Contents:
     if asked is not None:
         wanted = [asked] if isinstance(asked, str) else list(asked)
         nodes = [_chosen(names, name) for name in wanted]
-        found = [alone(model, names, node, name, len(data)) for node, name in zip(nodes, wanted, strict=True)]
+        found = [alone(model, names, node, name, size) for node, name in zip(nodes, wanted, strict=True)]
         return _of_nodes(arrays, found)
-    return _of_graph(model, names, arrays, len(data))
+    return _of_graph(model, names, arrays, size)
 
 
 def _of_graph(model: Model, names: dict[Node, str], arrays: dict[str, Array], size: int) -> Contents:

@@ -6,6 +6,7 @@ Source: `onnx/onnx.proto`. float16 and bfloat16, which no network computes in, a
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from typing import NamedTuple
 
 import numpy as np
@@ -76,7 +77,8 @@ def read(tensor: protobuf.Message) -> Array:
     name = shown(name_of(tensor))
     if protobuf.integer(tensor, _LOCATION) == 1 or _EXTERNAL in tensor:
         raise UnsupportedError(
-            f"the tensor {name} keeps its numbers in another file (external data): save the model in one file with "
+            f"the tensor {name} keeps its numbers in another file (external data): give that file too, or export the "
+            "model as one, with torch.onnx.export(…, external_data=False) or "
             'onnx.save_model(onnx.load("model.onnx"), "model.onnx", save_as_external_data=False)',
             "files",
         )
@@ -98,6 +100,32 @@ def read(tensor: protobuf.Message) -> Array:
         return flat.reshape(shape)
     except ValueError:  # of no elements, but of a shape that no array can have
         raise FormatError(f"the tensor {name} has the impossible shape {shown(shape)}", "files") from None
+
+
+def joined(tensor: protobuf.Message, others: Mapping[str, memoryview]) -> protobuf.Message:
+    """A TensorProto whose numbers are in one of the other files given, as if they stood in it; any other as it is.
+
+    Raises FormatError for a place that the file does not have.
+    """
+    if _EXTERNAL not in tensor:
+        return tensor
+    entries = [protobuf.parse(one) for one in protobuf.chunks(tensor, _EXTERNAL)]
+    told = {protobuf.text(entry, 1): protobuf.text(entry, 2) for entry in entries}
+    data = others.get(told.get("location", ""))
+    if data is None:
+        return tensor
+    texts = (told.get("offset", "0"), told.get("length", str(len(data))))
+    if not all(text.isascii() and text.isdigit() and len(text) < 19 for text in texts):
+        raise FormatError(f"the tensor {shown(name_of(tensor))} stands at no place of its file: {shown(told)}", "files")
+    offset, length = map(int, texts)
+    if offset + length > len(data):
+        raise FormatError(
+            f"the tensor {shown(name_of(tensor))} stands at bytes {offset} to {offset + length} of "
+            f"{shown(told['location'])}, which has {len(data)}: it is cut, or of another model",
+            "files",
+        )
+    inside = {field: values for field, values in tensor.items() if field not in (_EXTERNAL, _LOCATION)}
+    return inside | {_RAW: [data[offset : offset + length]]}
 
 
 def _raw(tensor: protobuf.Message, number: int) -> Array:

@@ -224,7 +224,8 @@ class Trace:
         if not np.array_equal(ids, every):
             raise UnsupportedError(
                 f"the node {known.node.label} reads the outputs of {self.layers[top].node.node.label} in part or in "
-                "another order: expected all steps in order, features of the forward direction first",
+                "another order: expected all steps in order, features of the forward direction first (PyTorch's "
+                "default exporter may have fixed its example's sizes in the graph; with dynamo=False it does not)",
                 "files",
             )
 

@@ -13,6 +13,8 @@ GOOD = {
     "module": ["", "encoder.rnn", ["a"], ["a", "b"]],
     "embedding": ["emb.weight"],
     "readout": [{}, {"weight": "fc.weight"}, [{"weight": "fc.weight"}, {"weight": "out.weight"}]],
+    "initial_state": [{"h": "h0"}, {"c": "c0", "h": "h0"}],
+    "readout_of": ["sequence", "last_output", "last_step"],
     "return_sequences": [True, False],
     "golden": [{}, {"inputs": [[1]], "outputs": [[1]]}],
 }
@@ -22,6 +24,8 @@ BAD = {
     "module": [1, [], [1], ["a", 1], {}, [["a"]], True],
     "embedding": [["emb.weight"], {"weight": "emb.weight"}, 0, False],
     "readout": ["fc.weight", [], ["fc.weight"], [{}, "fc"], 1, True],
+    "initial_state": ["h0", {}, {"h": 1}, {"x": "h0"}, ["h0"], [[0.5]]],
+    "readout_of": ["last", "", True, ["sequence"], {}],
     "return_sequences": [0, 1, "false", [], {}],
     "golden": [[], "golden.npz", 1, False],
 }

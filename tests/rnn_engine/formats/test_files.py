@@ -24,7 +24,7 @@ from rnn_engine import Network, PackedBatch
 from rnn_engine.blueprint import Blueprint
 from rnn_engine.errors import EngineError, OptionError
 from rnn_engine.formats import safetensors
-from rnn_engine.formats.base import UnsupportedError
+from rnn_engine.formats.base import FormatError, UnsupportedError
 from rnn_engine.formats.files import read
 from tests.rnn_engine import assert_same, poisoned
 
@@ -209,6 +209,20 @@ def test_a_safetensors_header_whose_size_looks_like_a_pickles_beginning_is_read(
     files = stored(tmp_path, metadata={"": "x" * padding})
     assert files["model.safetensors"].read_bytes()[:2] == bytes([0x80, size >> 8])
     assert read(files).format == "pytorch"
+
+
+@pytest.mark.parametrize("name", ["model.safetensors", "model.onnx", "model.keras", "model.h5", "model.index"])
+@pytest.mark.parametrize(
+    ("content", "told"),
+    [
+        (b"version https://git-lfs.github.com/spec/v1\noid sha256:0\n", "git lfs pull"),
+        (b"\n<!DOCTYPE html><html></html>", "web page"),
+        (b"", "is empty"),
+    ],
+)
+def test_what_was_downloaded_in_place_of_a_model_is_told(tmp_path, name, content, told):
+    files = written(tmp_path, **{name: content})
+    assert told in refused(FormatError, files).detail
 
 
 def test_a_checkpoints_numbers_that_look_like_a_pickles_beginning_are_no_pickle(tmp_path):

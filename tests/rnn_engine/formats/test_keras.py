@@ -309,6 +309,6 @@ def test_one_file_at_a_time(tmp_path):
 
 def test_an_error_names_the_file_and_says_where(tmp_path):
     (tmp_path / "m.keras").write_bytes(b"nothing")
-    with pytest.raises(FormatError, match=r"m\.keras: it is not an HDF5 file") as raised:
+    with pytest.raises(FormatError, match=r"m\.keras: a \.keras file is a zip archive, and this is none") as raised:
         found(tmp_path / "m.keras")
     assert raised.value.where == ("files", "m.keras")

@@ -216,6 +216,55 @@ def test_external_data_is_refused_with_the_way_out(tmp_path):
         read({"model.onnx": path}, None)
 
 
+def outside(tmp_path):
+    """A model with its numbers in a file of its own, as PyTorch's exporter writes it; and the same in one file."""
+    graph = Graph()
+    model = graph.model([graph.y])
+    onnx.save_model(model, tmp_path / "whole.onnx")
+    onnx.save_model(model, tmp_path / "m.onnx", save_as_external_data=True, location="m.onnx.data", size_threshold=0)
+    return {name: tmp_path / name for name in ("m.onnx", "m.onnx.data")}, {"whole.onnx": tmp_path / "whole.onnx"}
+
+
+def test_external_data_is_read_from_the_file_that_came_along(tmp_path):
+    files, whole = outside(tmp_path)
+    (got,), (expected,) = (read(some, None).modules for some in (files, whole))
+    for name, array in expected.weights["layers"][0].items():
+        np.testing.assert_array_equal(got.weights["layers"][0][name], array)
+
+
+def test_external_data_that_is_cut_is_told_with_its_place(tmp_path):
+    files, _ = outside(tmp_path)
+    data = files["m.onnx.data"].read_bytes()
+    for length in range(0, len(data), 13):
+        files["m.onnx.data"].write_bytes(data[:length])
+        with pytest.raises(FormatError, match=r"of 'm\.onnx\.data', which has"):
+            read(files, None)
+
+
+@pytest.mark.parametrize("location", ["/etc/passwd", "../m.onnx.data", "./m.onnx.data", "", "M.ONNX.DATA"])
+def test_external_data_is_read_from_no_file_that_did_not_come_along(tmp_path, location):
+    files, _ = outside(tmp_path)
+    model = onnx.load(files["m.onnx"], load_external_data=False)
+    for tensor in model.graph.initializer:
+        for entry in tensor.external_data:
+            if entry.key == "location":
+                entry.value = location
+    files["m.onnx"].write_bytes(model.SerializeToString())
+    with pytest.raises(UnsupportedError, match="external data"):
+        read(files, None)
+
+
+@pytest.mark.parametrize(("key", "value"), [("offset", "-1"), ("offset", "9" * 18), ("length", "x"), ("length", "1e3")])
+def test_external_data_at_impossible_places_is_refused(tmp_path, key, value):
+    files, _ = outside(tmp_path)
+    model = onnx.load(files["m.onnx"], load_external_data=False)
+    for tensor in model.graph.initializer:
+        tensor.external_data.add(key=key, value=value)
+    files["m.onnx"].write_bytes(model.SerializeToString())
+    with pytest.raises(FormatError, match="stands at"):
+        read(files, None)
+
+
 def test_a_function_of_the_file_is_named(tmp_path):
     graph = Graph()
     out = graph.add("Halve", graph.y, name="half", domain="own")
@@ -353,9 +402,9 @@ def test_constant_lengths_of_a_node_alone_are_kept(tmp_path):
 # -- files ------------------------------------------------------------------------------------------------------------
 
 
-def test_a_second_file_is_refused(tmp_path):
+def test_a_second_model_is_refused(tmp_path):
     with pytest.raises(OptionError, match=r"expected one \.onnx file"):
-        read({"a.onnx": tmp_path, "a.onnx.data": tmp_path}, None)
+        read({"a.onnx": tmp_path, "b.onnx": tmp_path}, None)
 
 
 @pytest.mark.parametrize("data", [b"", b"\x08\x07", b"PK\x03\x04", b"\xff" * 40])

@@ -116,11 +116,66 @@ def test_a_cells_names_have_no_layer_and_are_one_layer(tmp_path, cell):
     assert_close(run(blueprint, x), alone(tensors, cell, x, "decoder.cell."), 0)
 
 
-def test_whole_numbers_as_weights_are_cast(tmp_path):
-    tensors = {name: np.rint(array * 2).astype(np.int8) for name, array in module("gru").items()}
+@pytest.mark.parametrize("kind", [np.int8, np.uint8, np.int64])
+def test_whole_numbers_as_weights_are_refused_for_they_are_a_quantized_networks_codes(tmp_path, kind):
+    tensors = module("gru") | {"weight_hh_l0": np.ones((6, 2), kind)}
+    error = refused(UnsupportedError, stored(tmp_path, tensors))
+    assert "'weight_hh_l0'" in error.detail
+    assert "quantized" in error.detail
+
+
+@pytest.mark.parametrize("missing", ["bias_ih_l1", "bias_hh_l0"])
+def test_one_bias_without_the_other_is_refused_by_name(tmp_path, missing):
+    tensors = module("gru", layers=2)
+    del tensors[missing]
+    assert f"{missing} missing: there is bias_" in refused(OptionError, stored(tmp_path, tensors)).detail
+
+
+def test_a_learned_initial_state_is_begun_with_layer_by_layer_and_side_by_side(tmp_path):
+    tensors = projected_free("lstm")
+    h0, c0 = (np.random.default_rng(k).standard_normal((4, 1, 2)).astype(np.float32) for k in (1, 2))
+    path = stored(tmp_path, tensors | {"h0": h0, "c0": c0})
     x = inputs_for(3)
-    expected = alone({name: array.astype(np.float32) for name, array in tensors.items()}, "gru", x)
-    assert_close(run(read(stored(tmp_path, tensors)), x), expected, 0)
+    assert "h0" in " ".join(read(path).notes)
+    net = Network.from_blueprint(read(path, {"initial_state": {"h": "h0", "c": "c0"}}))
+    states = [
+        {
+            side: {"c": np.repeat(c0[k], len(x), 0), "h": np.repeat(h0[k], len(x), 0)}
+            for side, k in zip(SIDES, ks, strict=True)
+        }
+        for ks in ((0, 1), (2, 3))
+    ]
+    plain = Network.from_blueprint(read(path))
+    expected, _ = plain.run(x, initial_state=states)
+    assert_close(net.run(x)[0], expected, 0)
+    assert not np.array_equal(plain.run(x)[0], expected)
+
+
+@pytest.mark.parametrize(
+    ("config", "told"),
+    [
+        ({"h": "c5"}, "'c5' has shape [5, 1, 2], expected [4, 1, units]"),
+        ({"h": "h7"}, "expected [1 or batch, 2]"),
+        ({"h": "nowhere"}, "no tensor 'nowhere'"),
+    ],
+)
+def test_an_initial_state_that_does_not_fit_is_refused_with_what_does(tmp_path, config, told):
+    extra = {"c5": np.zeros((5, 1, 2), np.float32), "h7": np.zeros((4, 1, 7), np.float32)}
+    path = stored(tmp_path, projected_free("lstm") | extra)
+    error = refused(EngineError, path, {"initial_state": config})
+    assert told in error.detail
+    assert error.where[:2] == ("config", "initial_state")
+
+
+SIDES = ("forward", "backward")
+
+
+def projected_free(cell):
+    """Two layers of two units, both ways, without a projection."""
+    forward = module(cell, layers=2)
+    widened = {name: np.ones((8, 4), np.float32) * 0.1 if name == "weight_ih_l1" else a for name, a in forward.items()}
+    back = {f"{name}_reverse": -array for name, array in widened.items()}
+    return widened | back
 
 
 # -- which module ------------------------------------------------------------------------------------------------------
