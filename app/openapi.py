@@ -110,7 +110,7 @@ _NAME = {
     "in": "path",
     "required": True,
     "schema": {"type": "string", "pattern": "^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$"},
-    "description": "a registered model",
+    "description": "the model's name",
 }
 _VERSION = {
     "name": "version",
@@ -244,7 +244,7 @@ _OWN_ERRORS = {
     ("/readyz", "get"): {503: "Not ready"},
     ("/models/{name}", "put"): {
         400: "A body or file that is broken",
-        409: "The name differs only in case from another one's",
+        409: "Where file names have no case: the name differs only in case from another model's",
         413: "The upload is over the limit",
         415: "Not multipart/form-data",
         422: "A file that was understood, but does not fit: the message says what to do",
@@ -265,6 +265,8 @@ def _say_errors(document: dict[str, Any]) -> None:
     for (path, method), errors in _OWN_ERRORS.items():
         operation = document["paths"][path][method]
         operation["responses"].pop("422", None)
+        if method == "put":
+            operation["responses"]["201"]["description"] = "Stored, as a new version: what was understood of it"
         for status, meaning in errors.items():
             content = {problems.MEDIA_TYPE: {"schema": _ref(ProblemOut)}}
             operation["responses"][str(status)] = {"description": meaning, "content": content}

@@ -10,6 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field, StrictBool, StrictInt, Valida
 from app.problems import Problem, kind_of, pointer
 from rnn_engine.catalog import CellKind
 from rnn_engine.errors import nearest, shown
+from rnn_engine.formats.config import FIELDS
 from rnn_engine.layouts import LAYOUTS
 
 _NESTED = {"type": "array", "items": {}, "description": "nested lists, e.g. [batch][time][feature]"}
@@ -215,9 +216,12 @@ UPLOAD_SCHEMA: dict[str, Any] = {
                         },
                         "config": {
                             "type": "string",
-                            "contentMediaType": "application/json",
-                            "description": 'JSON: {"cell", "cell_options", "module", "embedding", "readout", '
-                            '"return_sequences", "golden"}, all optional where the file says it',
+                            "description": "JSON: what the file does not say, in the file's own names; all optional. "
+                            + "; ".join(f"`{name}`: {meaning}" for name, meaning in FIELDS.items()),
+                            "examples": [
+                                '{"module": "decoder.gru", "embedding": "emb.weight", "readout": {"weight": '
+                                '"fc.weight", "bias": "fc.bias", "activation": "softmax"}}'
+                            ],
                         },
                     },
                 }

@@ -30,8 +30,9 @@ ENGINE = """
     formats.base
     formats.protobuf  formats.safetensors  formats.config  formats.named
     formats.attached
-    formats.resolve  formats.pytorch  formats.checkpoint  formats.object_graph
-    formats.tensorflow_cells  formats.hdf5_child
+    formats.resolve  formats.pytorch  formats.tensorflow.checkpoint  formats.tensorflow.object_graph
+    formats.tensorflow.cells  formats.hdf5_child
+    formats.tensorflow.reader
     formats.tensorflow
     formats.onnx.tensors
     formats.onnx.model
@@ -45,19 +46,17 @@ ENGINE = """
     formats.onnx.alone
     formats.onnx.reader
     formats.onnx
-    formats.hdf5  formats.keras_activations  formats.keras_config  formats.keras_defaults
-    formats.keras_archive  formats.keras_variables
-    formats.keras_recurrent
-    formats.keras_layers  formats.keras_weights
+    formats.hdf5  formats.keras.activations  formats.keras.config  formats.keras.defaults
+    formats.keras.archive  formats.keras.variables
+    formats.keras.recurrent
+    formats.keras.layers  formats.keras.weights
+    formats.keras.reader
     formats.keras
     formats.files
     __init__
 """
-ENGINE_STANDS_ON = {
-    "numpy",
-    "threadpoolctl",
-    "google_crc32c",
-}  # and the standard library; never a web framework, never app
+# and the standard library; never a web framework, never app
+ENGINE_STANDS_ON = {"numpy", "threadpoolctl", "google_crc32c"}
 
 #: Arrows that app may not have: (from, to), each with all that is under it.
 FORBIDDEN = [

@@ -24,6 +24,15 @@ Place: TypeAlias = tuple[str | int, ...]
 Gives: TypeAlias = Literal["sequence", "last_output", "last_step"]
 
 
+def is_text(name: str) -> bool:
+    """Whether a name can be written down: files may hold half of a surrogate pair, which is no character."""
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
 class FormatError(EngineError):
     """A file that is cut, broken, hostile, or not what its name says. `where` begins with "files"."""
 

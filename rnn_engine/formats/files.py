@@ -10,7 +10,7 @@ from typing import Any, TypeAlias, cast
 
 from rnn_engine.blueprint import Blueprint
 from rnn_engine.errors import EngineError, OptionError, listed, shown
-from rnn_engine.formats.base import Contents, Files, FormatError, UnsupportedError
+from rnn_engine.formats.base import Contents, Files, FormatError, UnsupportedError, is_text
 from rnn_engine.formats.config import Config
 from rnn_engine.formats.resolve import resolve
 
@@ -92,17 +92,9 @@ def contents(files: Mapping[str, Path], config: Config) -> Contents:
         told = f"{type(error).__name__}: {error}"
         raise FormatError(f"{listed(map(shown, formats))} cannot be read as {known}'s: {told:.200}", "files") from error
     for name in (*found.arrays, *(module.name for module in found.modules)):
-        if not _is_text(name):
+        if not is_text(name):
             raise FormatError(f"the name {name!r:.80} is no text: half of a surrogate pair stands in it", "files")
     return found
-
-
-def _is_text(name: str) -> bool:
-    try:
-        name.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
 
 
 def _format(name: str) -> str | None:

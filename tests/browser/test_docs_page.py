@@ -8,8 +8,10 @@ import threading
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
 import uvicorn
+from safetensors.numpy import save_file
 
 from app.main import create_app
 from app.settings import Settings
@@ -22,11 +24,14 @@ pytestmark = [pytest.mark.browser, pytest.mark.skipif(CHROMIUM is None, reason="
 
 
 @pytest.fixture(scope="module")
-def address():
+def address(tmp_path_factory):
+    models = tmp_path_factory.mktemp("models")
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    server = uvicorn.Server(uvicorn.Config(create_app(Settings(port=port)), port=port, log_level="warning"))
+    server = uvicorn.Server(
+        uvicorn.Config(create_app(Settings(port=port, models=models)), port=port, log_level="warning")
+    )
     thread = threading.Thread(target=server.run)
     thread.start()
     while not server.started:
@@ -60,6 +65,13 @@ def test_the_operation_list_is_there_and_nothing_comes_from_elsewhere(page, addr
     assert [path.replace("\u200b", "") for path in shown] == [
         "/run",
         "/step",
+        "/models",
+        *["/models/{name}"] * 3,
+        *["/models/{name}/versions/{version}"] * 2,
+        "/models/{name}/run",
+        "/models/{name}/step",
+        "/models/{name}/versions/{version}/run",
+        "/models/{name}/versions/{version}/step",
         "/cells",
         "/healthz",
         "/readyz",
@@ -89,6 +101,29 @@ def test_try_it_out_gives_200(page, address, operation):
     assert page.complaints == []
     ARTIFACTS.mkdir(exist_ok=True)
     page.screenshot(path=ARTIFACTS / f"docs-{operation}.png", full_page=True)
+
+
+def test_a_model_is_registered_from_the_page(page, address, tmp_path):
+    """The upload that the page sends is the one that the route reads."""
+    file = tmp_path / "model.safetensors"
+    tensors = {"rnn.weight_ih_l0": (3, 2), "rnn.weight_hh_l0": (3, 1), "emb": (9, 2)}
+    save_file({name: np.ones(shape, np.float32) for name, shape in tensors.items()}, file)
+    page.goto(f"{address}/docs")
+    block = page.locator(".opblock-put")
+    block.locator(".opblock-summary").click()
+    block.get_by_role("button", name="Try it out").click()
+    block.get_by_placeholder("name").fill("speller")
+    block.locator('input[type="file"]').set_input_files(file)
+    block.locator('[data-property-name="config"] input[type="text"]').fill('{"embedding": "emb"}')
+    block.get_by_role("button", name="Execute").click()
+    answer = block.locator(".live-responses-table tbody .response-col_status").first
+    answer.wait_for()
+    body = json.loads(block.locator(".live-responses-table .highlight-code code").first.inner_text())
+    assert answer.inner_text().strip().startswith("201")
+    assert (body["name"], body["version"], body["layers"][0]["cell"]) == ("speller", 1, "gru")
+    assert page.complaints == []
+    ARTIFACTS.mkdir(exist_ok=True)
+    page.screenshot(path=ARTIFACTS / "docs-register.png", full_page=True)
 
 
 def test_the_front_page_leads_to_the_docs(page, address):

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from rnn_engine.formats.base import FormatError
-from rnn_engine.formats.checkpoint import Checkpoint, checksum, slice_key
+from rnn_engine.formats.tensorflow.checkpoint import Checkpoint, checksum, slice_key
 from tests.rnn_engine.formats import checkpoint_writer as writer
 
 GOLDENS = Path(__file__).parents[2] / "goldens" / "files" / "tensorflow"

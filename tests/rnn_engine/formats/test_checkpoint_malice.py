@@ -8,7 +8,7 @@ import pytest
 
 from rnn_engine.errors import EngineError
 from rnn_engine.formats.base import FormatError, UnsupportedError
-from rnn_engine.formats.checkpoint import Checkpoint, slice_key
+from rnn_engine.formats.tensorflow.checkpoint import Checkpoint, slice_key
 from tests.rnn_engine.formats import checkpoint_writer as writer
 from tests.rnn_engine.formats.test_checkpoint import VARIABLES, golden, one, read_all
 

@@ -7,7 +7,6 @@ import pytest
 
 from rnn_engine import Network
 from rnn_engine.errors import OptionError
-from rnn_engine.formats import hdf5
 from rnn_engine.formats.base import FormatError, Mask
 from rnn_engine.formats.config import Config
 from rnn_engine.formats.keras import read
@@ -21,15 +20,11 @@ from tests.rnn_engine.formats.keras_files import (
     numbers,
     paths,
     rnn,
-    run_here,
     sequential,
     weights_file,
 )
 
-
-@pytest.fixture(autouse=True)
-def _in_this_process(monkeypatch):
-    monkeypatch.setattr(hdf5, "_run", run_here)
+pytestmark = pytest.mark.usefixtures("hdf5_in_this_process")
 
 
 def found(path, module=None):

@@ -13,9 +13,10 @@ import pytest
 
 from rnn_engine import Network
 from rnn_engine.errors import EngineError
-from rnn_engine.formats import hdf5, keras_archive
+from rnn_engine.formats import hdf5
 from rnn_engine.formats.base import FormatError, UnsupportedError
 from rnn_engine.formats.config import Config
+from rnn_engine.formats.keras import archive as keras_archive
 from rnn_engine.formats.keras import read
 from rnn_engine.formats.resolve import resolve
 from tests.rnn_engine.formats.keras_files import (
@@ -32,6 +33,8 @@ from tests.rnn_engine.formats.keras_files import (
     sequential,
 )
 
+pytestmark = pytest.mark.usefixtures("hdf5_in_this_process")
+
 WEIGHTS = paths(
     simple_rnn__cell=cell("SimpleRNN", 3, 3),
     gru__cell=cell("GRU", 3, 3, 2),
@@ -43,11 +46,6 @@ WEIGHTS = paths(
 )
 RNN, IN = rnn("SimpleRNN", "r"), layer("InputLayer", "in")
 BOTH = layer("Bidirectional", "both", layer=rnn("LSTM", "inner"), merge_mode="concat")
-
-
-@pytest.fixture(autouse=True)
-def _in_this_process(monkeypatch):
-    monkeypatch.setattr(hdf5, "_run", run_here)
 
 
 # -- archives ----------------------------------------------------------------------------------------------------------

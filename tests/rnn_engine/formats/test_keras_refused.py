@@ -5,7 +5,6 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from rnn_engine.formats import hdf5
 from rnn_engine.formats.base import FormatError, UnsupportedError
 from rnn_engine.formats.keras import read
 from tests.rnn_engine.formats.keras_files import (
@@ -18,10 +17,11 @@ from tests.rnn_engine.formats.keras_files import (
     numbers,
     paths,
     rnn,
-    run_here,
     sequential,
     weights_file,
 )
+
+pytestmark = pytest.mark.usefixtures("hdf5_in_this_process")
 
 WEIGHTS = paths(
     simple_rnn__cell=cell("SimpleRNN", 3, 3),
@@ -38,11 +38,6 @@ WEIGHTS = paths(
 )
 RNN = rnn("SimpleRNN", "r")
 LSTM = rnn("LSTM", "inner")
-
-
-@pytest.fixture(autouse=True)
-def _in_this_process(monkeypatch):
-    monkeypatch.setattr(hdf5, "_run", run_here)
 
 
 def both(**config):

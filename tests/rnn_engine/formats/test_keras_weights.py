@@ -7,16 +7,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-from rnn_engine.formats import hdf5
 from rnn_engine.formats.config import Config
 from rnn_engine.formats.keras import read
 from rnn_engine.formats.resolve import resolve
-from tests.rnn_engine.formats.keras_files import cell, legacy, numbers, paths, run_here, weights_file
+from tests.rnn_engine.formats.keras_files import cell, legacy, numbers, paths, weights_file
 
-
-@pytest.fixture(autouse=True)
-def _in_this_process(monkeypatch):
-    monkeypatch.setattr(hdf5, "_run", run_here)
+pytestmark = pytest.mark.usefixtures("hdf5_in_this_process")
 
 
 def found(path):

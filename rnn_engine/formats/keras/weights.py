@@ -12,12 +12,12 @@ from dataclasses import dataclass
 from itertools import pairwise
 
 from rnn_engine.errors import listed, shown
-from rnn_engine.formats import keras_defaults
 from rnn_engine.formats.base import FormatError, Module, Place, UnsupportedError
 from rnn_engine.formats.hdf5 import Hdf5
-from rnn_engine.formats.keras_config import CONTAINERS
-from rnn_engine.formats.keras_recurrent import BLOCKS, is_cudnn, keras1, native
-from rnn_engine.formats.keras_variables import Named, group_variables
+from rnn_engine.formats.keras import defaults
+from rnn_engine.formats.keras.config import CONTAINERS
+from rnn_engine.formats.keras.recurrent import BLOCKS, is_cudnn, keras1, native
+from rnn_engine.formats.keras.variables import Named, group_variables
 from rnn_engine.types import BACKWARD, FORWARD, Array
 
 _CELL = {blocks: cell for cell, blocks in BLOCKS.items()}
@@ -203,13 +203,13 @@ def _assumed(
     else:
         assumed["go_backwards"] = "false: the default of every version of Keras; weights alone do not say it"
     if cell != "rnn":
-        options["recurrent_activation"], why = keras_defaults.recurrent_activation(version)
+        options["recurrent_activation"], why = defaults.recurrent_activation(version)
         assumed["recurrent_activation"] = f"{options['recurrent_activation']}: {why}"
     if cell == "gru" and "bias" in weights:
         rows = weights["bias"].ndim
         options["reset_after"] = rows == 2
         assumed["reset_after"] = f"{str(rows == 2).lower()}: the bias has {'two rows' if rows == 2 else 'one row'}"
     elif cell == "gru":
-        options["reset_after"], why = keras_defaults.reset_after(version)
+        options["reset_after"], why = defaults.reset_after(version)
         assumed["reset_after"] = f"{str(options['reset_after']).lower()}: {why}"
     return options, assumed

@@ -11,12 +11,13 @@ from pathlib import Path
 from typing import Any
 
 from rnn_engine.errors import OptionError, listed, shown
-from rnn_engine.formats import hdf5, keras_archive, keras_defaults, keras_weights
+from rnn_engine.formats import hdf5
 from rnn_engine.formats.base import Contents, Files, FormatError, Module, UnsupportedError
-from rnn_engine.formats.keras_config import Layer, architecture, every_layer
-from rnn_engine.formats.keras_layers import Net, Variables
-from rnn_engine.formats.keras_recurrent import RECURRENT, modules
-from rnn_engine.formats.keras_variables import OrderedVariables, PathVariables
+from rnn_engine.formats.keras import archive, defaults, weights
+from rnn_engine.formats.keras.config import Layer, architecture, every_layer
+from rnn_engine.formats.keras.layers import Net, Variables
+from rnn_engine.formats.keras.recurrent import RECURRENT, modules
+from rnn_engine.formats.keras.variables import OrderedVariables, PathVariables
 from rnn_engine.types import Array
 
 _OPTIMIZERS = ("optimizer", "optimizer_weights", "_optimizer")  # groups that are not read
@@ -53,12 +54,10 @@ def read(files: Files, module: Any) -> Contents:
 def _read(path: Path, module: Any) -> Contents:
     with path.open("rb") as file:
         start = file.read(8)
-    if start.startswith(keras_archive.SIGNATURE):
-        archive = keras_archive.read(path, skip=_OPTIMIZERS)
-        by_path = PathVariables(archive.weights)
-        return _whole(
-            archive.config, archive.weights, archive.version, True, lambda _: by_path, by_path.doubled, module
-        )
+    if start.startswith(archive.SIGNATURE):
+        opened = archive.read(path, skip=_OPTIMIZERS)
+        by_path = PathVariables(opened.weights)
+        return _whole(opened.config, opened.weights, opened.version, True, lambda _: by_path, by_path.doubled, module)
     if path.suffix.lower() == ".keras" and not start.startswith(hdf5.SIGNATURE):
         raise FormatError(
             "a .keras file is a zip archive, and this is none: it is damaged, or of another kind", "files"
@@ -68,11 +67,11 @@ def _read(path: Path, module: Any) -> Contents:
     root = _MODEL_WEIGHTS if file5.texts(_MODEL_WEIGHTS, "layer_names") is not None else ""
     version = file5.text("", "keras_version") or file5.text(root, "keras_version")
     if config is not None:
-        model = keras_archive.parsed(config, "model_config")
+        model = archive.parsed(config, "model_config")
         return _whole(model, file5, version, False, lambda every: OrderedVariables(file5, root, every), False, module)
     if file5.texts(root, "layer_names") is not None:
-        return Contents("keras", _arrays(file5), keras_weights.legacy(file5, root), chained=True, notes=_skipped(file5))
-    found, notes = keras_weights.by_path(file5)
+        return Contents("keras", _arrays(file5), weights.legacy(file5, root), chained=True, notes=_skipped(file5))
+    found, notes = weights.by_path(file5)
     return Contents("keras", _arrays(file5), found, chained=True, notes=[*notes, *_skipped(file5)])
 
 
@@ -86,7 +85,7 @@ def _whole(
     module: Any,
 ) -> Contents:
     """A file that holds a model's config and its weights."""
-    keras3 = keras_defaults.is_keras3(version, keras3_otherwise)
+    keras3 = defaults.is_keras3(version, keras3_otherwise)
     contents = Contents("keras", _arrays(file), [], chained=True, notes=_skipped(file))
     try:
         _build(contents, model, version, keras3, variables_of, doubled)

@@ -11,11 +11,11 @@ from typing import Any
 import numpy as np
 
 from rnn_engine.errors import listed, shown
-from rnn_engine.formats import keras_defaults
 from rnn_engine.formats.base import FormatError, Module, Place, UnsupportedError
-from rnn_engine.formats.keras_activations import OVER_UNITS, spec
-from rnn_engine.formats.keras_config import Layer
-from rnn_engine.formats.keras_variables import CUDNN, PLAIN, Named, cells_of, inner_layer, unsupported, uses_bias
+from rnn_engine.formats.keras import defaults
+from rnn_engine.formats.keras.activations import OVER_UNITS, spec
+from rnn_engine.formats.keras.config import Layer
+from rnn_engine.formats.keras.variables import CUDNN, PLAIN, Named, cells_of, inner_layer, unsupported, uses_bias
 from rnn_engine.types import BACKWARD, FORWARD, Array
 
 #: The engine's cell for each of Keras' layers and cells.
@@ -120,7 +120,7 @@ def _options(
     options = {"activation": spec(config.get("activation", "tanh"), keras3, layer.place)}
     if cell != "rnn":
         gates = config.get("recurrent_activation", _NONE)
-        gates = keras_defaults.recurrent_activation(version)[0] if gates is _NONE else gates
+        gates = defaults.recurrent_activation(version)[0] if gates is _NONE else gates
         options["recurrent_activation"] = spec(gates, keras3, layer.place)
     for name, value in options.items():
         if value in OVER_UNITS:

@@ -13,11 +13,11 @@ import numpy as np
 
 from rnn_engine.errors import shown
 from rnn_engine.formats.base import Contents, FormatError, Mask, Stage, UnsupportedError
-from rnn_engine.formats.keras_activations import LAYERS as ACTIVATIONS
-from rnn_engine.formats.keras_activations import spec
-from rnn_engine.formats.keras_config import Layer
-from rnn_engine.formats.keras_recurrent import RECURRENT, modules, plain_config
-from rnn_engine.formats.keras_variables import (
+from rnn_engine.formats.keras.activations import LAYERS as ACTIVATIONS
+from rnn_engine.formats.keras.activations import spec
+from rnn_engine.formats.keras.config import Layer
+from rnn_engine.formats.keras.recurrent import RECURRENT, modules, plain_config
+from rnn_engine.formats.keras.variables import (
     BATCH_NORMALIZATIONS,
     WEIGHTLESS,
     Named,

@@ -20,9 +20,9 @@ import numpy as np
 
 from rnn_engine.errors import OptionError, listed, shown
 from rnn_engine.formats.base import Contents, Files, Module, UnsupportedError
-from rnn_engine.formats.checkpoint import Checkpoint
-from rnn_engine.formats.object_graph import NUMBERED, full_names
-from rnn_engine.formats.tensorflow_cells import KERAS_CELL, MOST_PARTS, Cell, Refused, find_cells
+from rnn_engine.formats.tensorflow.cells import KERAS_CELL, MOST_PARTS, Cell, Refused, find_cells
+from rnn_engine.formats.tensorflow.checkpoint import Checkpoint
+from rnn_engine.formats.tensorflow.object_graph import NUMBERED, full_names
 from rnn_engine.types import BACKWARD, FORWARD, Array, Direction
 
 TAIL = "/.ATTRIBUTES/VARIABLE_VALUE"  # of the names in a checkpoint of objects (TensorFlow 2)

@@ -14,7 +14,7 @@ from typing import Any, TypeAlias
 from rnn_engine.errors import shown
 from rnn_engine.formats.base import FormatError, UnsupportedError
 from rnn_engine.formats.hdf5 import Hdf5
-from rnn_engine.formats.keras_config import CONTAINERS, Layer, numbered
+from rnn_engine.formats.keras.config import CONTAINERS, Layer, numbered
 from rnn_engine.types import Array
 
 Named: TypeAlias = tuple[str, Array]
