@@ -55,25 +55,19 @@ class Jobs:
         if isinstance(request.inputs, Ragged):
             batch_size, max_time = len(lengths), int(lengths.max())
             limits.check_batch(self.settings, batch_size, max_time, net.input_size)
-            inputs = net.front.of_rank(inputs, "[sum(lengths)")
-            if net.front.masks:  # a row may end in steps that are none
-                padded = PackedBatch.concatenated(inputs, lengths).padded()
-                packing = Packing(net.front.lengths_of(padded, None, ends=lengths), max_time)
-                pack = partial(net.pack, padded, packing)
-            else:
-                packing = Packing(lengths, max_time)
-                pack = partial(PackedBatch.concatenated, inputs, lengths)
+            inputs, lengths = net.front.without_masked_ends(net.front.of_rank(inputs, "[sum(lengths)"), lengths)
+            packing = Packing(lengths, max_time)
+            pack = partial(PackedBatch.concatenated, inputs, packing)
         else:
             if inputs.size == 0 and inputs.ndim < 3:  # [] and [[], []] name no features
                 shape = (*inputs.shape, *(0,) * (2 - inputs.ndim))
                 inputs = np.zeros(shape if net.embeds else (*shape, net.input_size), np.int64)
-            axes = "[max_time, batch" if request.time_major else "[batch, max_time"
-            inputs = net.front.of_rank(inputs, axes) if request.model is not None else inputs
+            inputs = net.front.of_rank(inputs, "[max_time, batch" if request.time_major else "[batch, max_time")
             batch_size, max_time = _batch_and_time(inputs, request.time_major)
             limits.check_batch(self.settings, batch_size, max_time, net.input_size)
             lengths = net.front.lengths_of(inputs, lengths, time_major=request.time_major)
             packing = Packing(check_lengths(lengths, batch_size, max_time), max_time)
-            pack = partial(net.pack, inputs, packing, time_major=request.time_major)
+            pack = partial(PackedBatch.pack, inputs, packing, time_major=request.time_major)
         total = packing.total
         returned = _returned(request, net, "outputs")
         numbers = self._check_memory(request, net, returned, (total, batch_size, batch_size * max_time))

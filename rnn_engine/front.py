@@ -48,11 +48,10 @@ class Front:
             )
         return PackedBatch.single_step(array)
 
-    def lengths_of(self, inputs: Array, lengths: Any, *, time_major: bool = False, ends: Array | None = None) -> Any:
+    def lengths_of(self, inputs: Array, lengths: Any, *, time_major: bool = False) -> Any:
         """The lengths of a batch [B, T, …]: those given, else read off its masked steps, else the model's own.
 
-        What stands from `ends` [B] on counts as masked. Raises LengthsError where a masked step comes before a row's
-        last real one.
+        Raises LengthsError where a masked step comes before a row's last real one.
         """
         if isinstance(lengths, Packing):
             return lengths
@@ -68,22 +67,37 @@ class Front:
         if not self.masks:
             return lengths
         masked = self._masked(inputs)
-        masked = masked.T if time_major else masked
-        steps = np.arange(1, max_time + 1)
-        if ends is not None:
-            masked |= steps > ends[:, np.newaxis]
-        real = np.max(np.where(masked, 0, steps), axis=1, initial=0)
-        known = real if lengths is None else check_lengths(lengths, batch_size, max_time)
-        wrong = masked & (steps <= known[:, np.newaxis])
+        masked = (masked.T if time_major else masked).reshape(-1)
+        known = None if lengths is None else check_lengths(lengths, batch_size, max_time)
+        return self._real(masked, np.full(batch_size, max_time), known)
+
+    def without_masked_ends(self, flat: Array, ends: Array) -> tuple[Array, Array]:
+        """Sequences one after the other [N, …], of lengths `ends` [B], without the masked steps that they end in; and
+        the lengths that are left. Raises LengthsError as `lengths_of` does.
+        """
+        if not self.masks:
+            return flat, ends
+        real = self._real(self._masked(flat), ends, None)
+        rows, times = _places(ends)
+        return flat[times < real[rows]], real
+
+    def _real(self, masked: Array, ends: Array, known: Array | None) -> Array:
+        """[B]: where the real steps of each row end, whose steps [N] stand row by row; `known` if that is told."""
+        rows, times = _places(ends)
+        real = np.zeros(len(ends), np.int64) if known is None else known
+        if known is None:
+            np.maximum.at(real, rows[~masked], times[~masked] + 1)
+        wrong = masked & (times < real[rows])
         if wrong.any():
-            row, step = np.unravel_index(int(np.argmax(wrong)), wrong.shape)
-            which = "before its last real step" if lengths is None else f"within its length of {known[row]}"
+            at = int(np.argmax(wrong))
+            row, step = int(rows[at]), int(times[at])
+            which = "before its last real step" if known is None else f"within its length of {real[row]}"
             raise LengthsError(
                 f"step {step} of row {row} is {self._mask_named}, which the model skips, {which}: only steps at a "
-                "row's end can be skipped, so leave it out" + ("" if lengths is None else ", or shorten the row"),
+                "row's end can be skipped, so leave it out" + ("" if known is None else ", or shorten the row"),
                 "inputs",
             )
-        return known
+        return real
 
     def _masked(self, inputs: Array) -> Array:
         """[…] bool: which steps are none."""
@@ -145,3 +159,10 @@ class Front:
                 "the embedding",
                 "inputs",
             )
+
+
+def _places(ends: Array) -> tuple[Array, Array]:
+    """[N] each: the row and the time step of every step of sequences that stand one after the other."""
+    rows = np.repeat(np.arange(len(ends)), ends)
+    starts = np.cumsum(ends) - ends
+    return rows, np.arange(len(rows)) - starts[rows]

@@ -190,9 +190,14 @@ class PackedBatch:
 
     @classmethod
     def concatenated(cls, flat: Array, lengths: Any) -> PackedBatch:
-        """[N, …], sequences one after the other, each of its length: what ragged JSON brings."""
-        longest = int(np.max(lengths, initial=0))
-        packing = Packing(check_lengths(lengths, len(lengths), longest), longest)
+        """[N, …], sequences one after the other, each of its length: what ragged JSON brings.
+
+        A Packing may stand for lengths that are checked already, and for a batch that is padded to more than them.
+        """
+        packing = lengths
+        if not isinstance(lengths, Packing):
+            longest = int(np.max(lengths, initial=0))
+            packing = Packing(check_lengths(lengths, len(lengths), longest), longest)
         if len(flat) != packing.total:
             raise LengthsError(f"lengths add up to {packing.total}, the inputs have {len(flat)} steps", "lengths")
         return cls(packing.pack_concatenated(flat), packing)

@@ -98,19 +98,18 @@ class Models:
             raise unknown(name, number, every)
         try:
             self._put(load(self.store, name, wanted))
-        except (KeyError, TypeError, ValueError, AttributeError, OSError) as error:
-            why = error.detail if isinstance(error, EngineError) else f"{type(error).__name__}: {error}"
-            raise Problem(503, f"version {wanted} of the model {name!r} does not load: {why}") from None
+        except Exception as error:
+            raise does_not_load(name, wanted, why_not(error)) from error
 
     def _load(self, name: str, number: int) -> None:
         stamp = self.store.stamp(name, number)
         try:
             self._put(load(self.store, name, number))
         except Exception as error:  # whatever is wrong with one, the others are served
-            why = error.detail if isinstance(error, (EngineError, Problem)) else f"{type(error).__name__}: {error}"
-            log.warning("model %s, version %s does not load: %s", name, number, why)
+            failure = Failure(why_not(error), stamp)
+            log.warning("%s", does_not_load(name, number, failure.why).detail)
             with self._lock:
-                self._failed.setdefault(name, {})[number] = Failure(why, stamp)
+                self._failed[name] = {**self._failed.get(name, {}), number: failure}
         if not self.store.folder(name, number).exists():
             self._forget(name, number)  # deleted meanwhile
 
@@ -131,7 +130,7 @@ class Models:
         with self._lock:
             some = {**self._versions.get(version.name, {}), version.number: version}
             self._versions[version.name] = dict(sorted(some.items()))
-            self._failed.get(version.name, {}).pop(version.number, None)
+            _drop(self._failed, version.name, version.number)
 
     def _forget(self, name: str, number: int) -> None:
         with self._lock:
@@ -148,7 +147,7 @@ class Models:
         failed = self._failed.get(name, {})
         if failed and (number is None or number in failed):
             wrong = max(failed) if number is None else number
-            raise Problem(503, f"version {wrong} of the model {name!r} does not load: {failed[wrong].why}")
+            raise does_not_load(name, wrong, failed[wrong].why)
         raise self._unknown(name, number)
 
     def _unknown(self, name: str, number: int | None) -> Problem:
@@ -194,7 +193,7 @@ class Models:
     def failures(self) -> list[str]:
         """A sentence for each version that does not load."""
         return [
-            f"version {number} of the model {name!r} does not load: {failure.why}"
+            does_not_load(name, number, failure.why).detail
             for name, some in sorted(self._failed.items())
             for number, failure in sorted(some.items())
         ]
@@ -202,6 +201,16 @@ class Models:
     def _failures(self, name: str) -> list[dict[str, Any]]:
         some = sorted(self._failed.get(name, {}).items())
         return [{"version": number, "detail": failure.why} for number, failure in some]
+
+
+def why_not(error: Exception) -> str:
+    """What is wrong with a version that does not load."""
+    return error.detail if isinstance(error, (EngineError, Problem)) else f"{type(error).__name__}: {error}"
+
+
+def does_not_load(name: str, number: int, why: str) -> Problem:
+    """The answer to whoever asks for it."""
+    return Problem(503, f"version {number} of the model {name!r} does not load: {why}")
 
 
 def unknown(name: str, number: int | None, every: Mapping[str, Sequence[int]]) -> Problem:

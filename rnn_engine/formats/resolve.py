@@ -27,6 +27,7 @@ def resolve(contents: Contents, config: Config) -> Blueprint:
     for module in modules:
         for place, tensor in module.tensors.items():
             tensors.use(tensor, _went(place, len(layers)))
+        _check_floats(module, contents.arrays)
         layers += _layers(module, config)
     _check_sizes(layers, tensors)
     around = contents.chained and len(modules) == len(contents.modules)  # else what stands around them is left out
@@ -172,7 +173,6 @@ def _options(module: Module, kind: CellKind, config: Config) -> dict[str, Any]:
 
 def _layers(module: Module, config: Config) -> list[LayerBlueprint]:
     kind = _kind(module, config)
-    _check_floats(module)
     try:
         parameters, options = read_layers(kind, module.weights, check_options(kind, _options(module, kind, config)))
     except EngineError as error:
@@ -199,14 +199,11 @@ def _layers(module: Module, config: Config) -> list[LayerBlueprint]:
     return layers
 
 
-def _check_floats(module: Module) -> None:
+def _check_floats(module: Module, arrays: Mapping[str, Array]) -> None:
     """Whole numbers among trained weights are codes of a quantized network, and no weights."""
-    for place, tensor in module.tensors.items():
-        array: Any = module.weights
-        for part in place:
-            inside = isinstance(array, Mapping) and part in array
-            array = array[part] if inside or (isinstance(array, list) and isinstance(part, int)) else None
-        if isinstance(array, np.ndarray) and array.dtype.kind in "iub":
+    for tensor in module.tensors.values():
+        array = arrays.get(tensor)
+        if array is not None and array.dtype.kind in "iub":
             raise UnsupportedError(
                 f"tensor {shown(tensor, 200)} is of {array.dtype}, as a quantized network's are: save the weights that "
                 "it was made from, in float32, float16 or bfloat16",

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -149,18 +151,18 @@ def test_lengths_are_one_past_the_last_step_that_is_not_masked(ids):
 
 
 @given(st.lists(st.lists(st.integers(0, 2), max_size=4), min_size=1, max_size=4))
-def test_in_ragged_rows_what_stands_past_their_ends_counts_as_masked(rows):
-    """Rows padded with an id that is not masked, as any may be: their ends tell."""
-    width, ends = max(map(len, rows)), np.array([len(row) for row in rows])
-    padded = np.array([row + [1] * (width - len(row)) for row in rows], np.int64).reshape(len(rows), width)
+def test_ragged_rows_lose_the_masked_steps_that_they_end_in(rows):
+    flat, ends = np.array(list(itertools.chain(*rows)), np.int64), np.array([len(row) for row in rows])
     expected = [max((t + 1 for t, token in enumerate(row) if token), default=0) for row in rows]
     inside = any(0 in row[:end] for row, end in zip(rows, expected, strict=True))
     front = embeds(mask_token=0)
     if inside:
         with pytest.raises(LengthsError):
-            front.lengths_of(padded, None, ends=ends)
+            front.without_masked_ends(flat, ends)
     else:
-        assert front.lengths_of(padded, None, ends=ends).tolist() == expected
+        left, real = front.without_masked_ends(flat, ends)
+        assert real.tolist() == expected
+        assert left.tolist() == [token for row, end in zip(rows, expected, strict=True) for token in row[:end]]
 
 
 @masked_fronts
