@@ -51,7 +51,8 @@ class Jobs:
         """POST /run: `dynamic_rnn`."""
         request = validated(RunRequest, fields)
         inputs, lengths = _sequences(request)
-        net = self.registry.plan(request, inputs.shape[-1] or None if inputs.ndim > 1 else None)
+        plan = self.registry.plan(request, inputs.shape[-1] or None if inputs.ndim > 1 else None)
+        net = plan.net
         if isinstance(request.inputs, Ragged):
             batch_size, max_time = len(lengths), int(lengths.max())
             limits.check_batch(self.settings, batch_size, max_time, net.input_size)
@@ -73,7 +74,7 @@ class Jobs:
         numbers = self._check_memory(request, net, returned, (total, batch_size, batch_size * max_time))
 
         def run() -> Answer:
-            ready = self.registry.ready(net, request)
+            ready = plan.ready()
             result = ready.forward(pack(), _state(request.initial_state), gates="gates" in returned)
             return _run_answer(ready, result, returned, request.time_major)
 
@@ -86,7 +87,8 @@ class Jobs:
         if inputs.ndim != 2 and inputs.size and request.model is None:
             detail = f"inputs have shape {list(inputs.shape)}, expected [batch, input_size]: one time step of each row"
             raise Problem(422, detail, ("inputs",))
-        net = self.registry.plan(request, inputs.shape[-1] or None if inputs.ndim > 1 else None)
+        plan = self.registry.plan(request, inputs.shape[-1] or None if inputs.ndim > 1 else None)
+        net = plan.net
         if inputs.shape == (0,):
             inputs = np.zeros(0, np.int64) if net.embeds else np.zeros((0, net.input_size))
         batch = net.single_step(inputs)
@@ -96,7 +98,7 @@ class Jobs:
         numbers = self._check_memory(request, net, returned, (rows, rows, rows))
 
         def run() -> Answer:
-            ready = self.registry.ready(net, request)
+            ready = plan.ready()
             result = ready.forward(batch, _state(request.state), gates="gates" in returned, state_name="state")
             return _step_answer(ready, result, returned)
 

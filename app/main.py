@@ -68,6 +68,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     )
     app.state.ready = False
     app.state.executor = executor
+    app.state.jobs = jobs
     problems.install(app)
     hot = compute.routes(jobs, executor, settings.max_body_bytes)
     others = [service.router(metrics.registry, registry.models), models.router(registry.models, executor, settings)]

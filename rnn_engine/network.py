@@ -180,6 +180,12 @@ class Network:
         """Whether it reads token ids."""
         return self.front.embedding is not None
 
+    def planned_in(self, dtype: Any) -> Network:
+        """The same network as it would be in another type, so far without weights of that type: for its sizes."""
+        other = copy(self)
+        other.dtype = float_dtype(dtype)
+        return other
+
     @cached_property
     def num_units(self) -> list[int]:
         """Units of each layer."""
@@ -207,8 +213,9 @@ class Network:
 
     @property
     def is_ready(self) -> bool:
-        """Whether it has its weights."""
-        return bool(self.layers[0].first.parameters)
+        """Whether it has its weights, in the type that it computes in."""
+        first = self.layers[0].first
+        return bool(first.parameters) and first.dtype == self.dtype
 
     @property
     def kernel(self) -> str:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import threading
 from collections import OrderedDict
+from collections.abc import Callable
+from dataclasses import dataclass
 
 from app import limits
 from app.problems import Problem
@@ -18,6 +20,14 @@ from rnn_engine.assembly import check_said
 KEPT_BYTES = 32 * MIB
 
 
+@dataclass(frozen=True)
+class Plan:
+    """A network with its sizes, and how to get it with its weights, which may cost something."""
+
+    net: Network
+    ready: Callable[[], Network]
+
+
 class Registry:
     """Makes the network that a request asks for."""
 
@@ -28,22 +38,24 @@ class Registry:
         self._seeded_bytes = 0
         self._lock = threading.Lock()
 
-    def plan(self, request: NetRequest, input_size: int | None) -> Network:
-        """The network: with its weights, or so far without any if they are to be drawn: see `ready`. Costs little."""
+    def plan(self, request: NetRequest, input_size: int | None) -> Plan:
+        """The network that is asked for, so far perhaps without weights. Costs little."""
         if (request.cell is None) == (request.model is None):
-            given = "both are given" if request.cell is not None else "neither is given"
+            which = "both are given" if request.cell is not None else "neither is given"
             raise Problem(
-                422, f"give exactly one of `cell` and `model`: {given}", ("model" if request.cell else "cell",)
+                422, f"give exactly one of `cell` and `model`: {which}", ("model" if request.cell else "cell",)
             )
         if request.model is not None:
             return self._of_model(request, request.model)
         limits.check_layers(self._settings, request.num_units, request.num_layers)
         if request.weights is not None:
-            return self._from_weights(request).with_readout(request.readout)
-        return self._seeded_or_planned(request, input_size).with_readout(request.readout)
+            given = self._from_weights(request).with_readout(request.readout)
+            return Plan(given, lambda: given)
+        net = self._seeded_or_planned(request, input_size).with_readout(request.readout)
+        return Plan(net, lambda: self._drawn(net, request))
 
-    def ready(self, net: Network, request: NetRequest) -> Network:
-        """The planned network with weights, drawn from the seed if it has none yet."""
+    def _drawn(self, net: Network, request: NetRequest) -> Network:
+        """The network with weights, drawn from the seed if it has none yet."""
         if net.is_ready:
             return net
         net.initialize(request.seed)
@@ -56,14 +68,18 @@ class Registry:
                 self._seeded_bytes -= _bytes(self._seeded.popitem(last=False)[1])
         return net
 
-    def _of_model(self, request: NetRequest, model: str) -> Network:
+    def _of_model(self, request: NetRequest, model: str) -> Plan:
         version = self._version(model)
         for name in ("weights", "cell_options", "seed"):
             if name in request.model_fields_set and getattr(request, name) is not None:
                 raise Problem(422, f"the model {model!r:.140} has its own `{name}`: leave it out", (name,))
-        net = version.network(request.dtype)
+
+        def with_its_readout(net: Network) -> Network:
+            return net if request.readout is None else net.with_readout(request.readout)
+
+        net = version.planned(request.dtype)
         check_said(net.layers, request.num_layers, request.num_units, request.bidirectional)
-        return net.with_readout(request.readout) if request.readout is not None else net
+        return Plan(with_its_readout(net), lambda: with_its_readout(version.network(request.dtype)))
 
     def _version(self, model: str) -> Version:
         """The version that "name" (the newest) or "name:3" means."""

@@ -38,8 +38,12 @@ class Version:
     blueprint: Blueprint
     _nets: dict[str, Network] = field(default_factory=dict)
 
+    def planned(self, dtype: str) -> Network:
+        """`network`, or its sizes alone if it was not made yet: costs nothing."""
+        return self._nets.get(dtype) or self.network().planned_in(dtype)
+
     def network(self, dtype: str = "float32") -> Network:
-        """The network that computes in `dtype`, made when it is first asked for."""
+        """The network that computes in `dtype`, made when it is first asked for: in float32 while it is loaded."""
         net = self._nets.get(dtype)
         if net is None:
             labels = {"name": self.name, "version": self.number}

@@ -57,7 +57,7 @@ def test_an_error_inside_the_service_is_counted_as_500(asked, monkeypatch):
     def ready(*_):
         raise RuntimeError
 
-    monkeypatch.setattr("app.registry.Registry.ready", ready)
+    monkeypatch.setattr("app.registry.Registry._drawn", ready)
     client.post("/run", json=GOOD)
     assert counted()["/run", "POST", "500"] == 1
 

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import save
 
+from rnn_engine import Network
 from tests.app.client import SAFETENSORS, array, arrays, listed, pointers, problem, service
 from tests.app.test_models import (
     GRU,
@@ -303,3 +304,23 @@ def test_models_of_one_service_do_not_mix():
         for name, weights in nets.items():
             got = array(client.answer(f"/models/{name}/run", inputs=X.tolist())["outputs"])
             assert np.allclose(got, oracle(weights, "gru", X, [5, 5, 5])[0], rtol=0, atol=2e-5)
+
+
+def test_a_network_of_another_type_is_made_only_by_the_job_that_computes(monkeypatch):
+    """So that a small request for a large model does not keep the event loop from answering others."""
+    with service() as client:
+        registered(client, "net", GRU)
+        jobs = client.app.state.jobs
+        made = []
+        monkeypatch.setattr(
+            "app.registry.models.Network.from_blueprint",
+            lambda *given, make=Network.from_blueprint, **more: made.append(1) or make(*given, **more),
+        )
+        job = jobs.unroll({"model": "net", "inputs": X, "dtype": "float64"})
+        assert made == []
+        outputs = job.run()["outputs"]
+        assert made == [1]
+        assert outputs.dtype == np.float64
+        assert np.allclose(outputs, oracle(GRU, "gru", X, [5, 5, 5])[0], rtol=0, atol=1e-12)
+        jobs.unroll({"model": "net", "inputs": X, "dtype": "float64"}).run()
+        assert made == [1]

@@ -132,7 +132,7 @@ def broken(monkeypatch):
         def ready(self, net, request):
             raise error
 
-        monkeypatch.setattr(Registry, "ready", ready)
+        monkeypatch.setattr(Registry, "_drawn", ready)
 
     app = create_app(Settings())
     with Client(app) as client:
