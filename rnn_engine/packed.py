@@ -33,7 +33,7 @@ class Packing:
     is_full: bool  # whether no row has padding
     widest: int  # how many rows have any steps
     order: Array | None  # [B]: which row is the k-th longest; None where they stand in that order already
-    steps: list[tuple[int, int]]  # (start, stop) of each step in data, as plain integers, which a loop reads faster
+    longest_first: list[int]  # [B]: the lengths in that order
 
     def __init__(self, lengths: Array, max_time: int) -> None:
         # plain Python: for the few rows that a batch has, quicker than NumPy's calls
@@ -41,17 +41,42 @@ class Packing:
         by_row = lengths.tolist()
         self.total = sum(by_row)
         self.is_full = self.total == self.batch_size * max_time
-        longest_first = sorted(by_row, reverse=True)
+        self.longest_first = sorted(by_row, reverse=True)
         self.order = None
-        if longest_first != by_row:
+        if self.longest_first != by_row:
             self.order = np.array(sorted(range(self.batch_size), key=by_row.__getitem__, reverse=True))
-        self.steps, start, alive = [], 0, self.batch_size
-        for t in range(longest_first[0] if by_row else 0):
-            while longest_first[alive - 1] <= t:
-                alive -= 1
-            self.steps.append((start, start + alive))
-            start += alive
-        self.widest = self.steps[0][1] if self.steps else 0
+        self.widest = self.batch_size - self.longest_first.count(0)
+
+    @classmethod
+    def full(cls, batch_size: int, max_time: int) -> Packing:
+        """Of a batch without padding."""
+        packing = cls.__new__(cls)
+        packing.max_time, packing.batch_size, packing.total = max_time, batch_size, batch_size * max_time
+        packing.lengths, packing.longest_first = np.full(batch_size, max_time, np.int64), [max_time] * batch_size
+        packing.is_full, packing.order, packing.widest = True, None, batch_size if max_time else 0
+        return packing
+
+    def lay_out(self, bounds: Array, reversal: Array) -> None:
+        """Tells it what it would otherwise work out itself."""
+        self.__dict__["bounds"], self.__dict__["reversal"] = bounds, reversal
+
+    @cached_property
+    def steps(self) -> list[tuple[int, int]]:
+        """(start, stop) of each step in data, as plain integers, which a loop reads faster."""
+        starts, alive = self.bounds.tolist()
+        return [(start, start + rows) for start, rows in zip(starts, alive, strict=True)]
+
+    @property
+    def is_even(self) -> bool:
+        """Whether all rows that have any steps have as many."""
+        return self.widest == 0 or self.longest_first[0] == self.longest_first[self.widest - 1]
+
+    @cached_property
+    def bounds(self) -> Array:
+        """[2, longest] int64: where each step begins in data, and how many rows are alive then."""
+        times = np.arange(self.longest_first[0] if self.batch_size else 0)
+        alive = self.batch_size - np.searchsorted(self.longest_first[::-1], times, side="right")
+        return np.array((alive.cumsum() - alive, alive), np.int64)
 
     def spans(self, rows: int) -> Iterator[tuple[int, int, int]]:
         """Cuts data into spans (start, stop, n) of whole steps with the same n rows alive, of about `rows` at most."""
@@ -68,7 +93,7 @@ class Packing:
     def _times_and_ranks(self) -> tuple[Array, Array]:
         """[N] each: the time step that a row of data is, and the rank, longest row first, of its sequence."""
         longest_first = self.lengths if self.order is None else self.lengths[self.order]
-        alive = longest_first[: self.widest] > np.arange(len(self.steps))[:, np.newaxis]
+        alive = longest_first[: self.widest] > np.arange(self.bounds.shape[1])[:, np.newaxis]
         return alive.nonzero()  # type: ignore[return-value]
 
     @property
@@ -82,10 +107,23 @@ class Packing:
         ranks = self._times_and_ranks[1]
         return ranks if self.order is None else self.order[ranks]
 
-    @cached_property
+    @property
     def _starts(self) -> Array:
         """[longest]: where each step begins in data."""
-        return np.array([start for start, _ in self.steps], np.int64)
+        return np.asarray(self.bounds[0])
+
+    def cuts(self, parts: int) -> list[tuple[int, int]]:
+        """Cuts the ranks of rows that have steps into at most so many ranges (first, end), of about as many steps."""
+        if parts < 2 or self.widest < 2:
+            return [(0, self.widest)] if self.widest else []
+        cuts: list[tuple[int, int]] = []
+        first = done = 0
+        for rank, length in enumerate(self.longest_first[: self.widest], 1):
+            done += length
+            if done * parts >= self.total * (len(cuts) + 1) or rank == self.widest:
+                cuts.append((first, rank))
+                first = rank
+        return cuts
 
     @cached_property
     def reversal(self) -> Array:
@@ -143,7 +181,8 @@ class Packing:
 
     def sorted_state(self, state: State) -> State:
         """A copy of a state [B, U], longest row first."""
-        return map_state(np.copy if self.order is None else (lambda part: part[self.order]), state)
+        rows = slice(None) if self.order is None else self.order
+        return map_state(lambda part: np.array(part[rows], order="C"), state)
 
     def unsorted_state(self, state: State) -> State:
         """The inverse of `sorted_state`."""
@@ -183,9 +222,7 @@ class PackedBatch:
         """
         if inputs.ndim < 2:
             raise ShapeError(f"inputs have shape {list(inputs.shape)}, expected [batch, max_time, …]", "inputs")
-        batch_size, max_time = inputs.shape[1::-1] if time_major else inputs.shape[:2]
-        known = isinstance(lengths, Packing)
-        packing = lengths if known else Packing(check_lengths(lengths, batch_size, max_time), max_time)
+        packing = packing_of(inputs, lengths, time_major=time_major)
         return cls(packing.pack(inputs, time_major=time_major), packing)
 
     @classmethod
@@ -205,7 +242,23 @@ class PackedBatch:
     @classmethod
     def single_step(cls, inputs: Array) -> PackedBatch:
         """[B, D] or [B]: one time step of every row."""
-        return cls(inputs, Packing(np.ones(len(inputs), np.int64), 1))
+        return cls(inputs, Packing.full(len(inputs), 1))
+
+
+def packing_of(inputs: Array, lengths: Any, *, time_major: bool = False) -> Packing:
+    """Where the real steps of [B, T, …] (or [T, B, …]) stand; None for lengths: all are, a Packing: as it says."""
+    batch_size, max_time = inputs.shape[1::-1] if time_major else inputs.shape[:2]
+    if isinstance(lengths, Packing):
+        if (lengths.batch_size, lengths.max_time) != (batch_size, max_time):
+            raise LengthsError(
+                f"the lengths are of {lengths.batch_size} rows padded to {lengths.max_time} steps, the inputs have "
+                f"{batch_size} rows of {max_time}",
+                "lengths",
+            )
+        return lengths
+    if lengths is None:
+        return Packing.full(batch_size, max_time)
+    return Packing(check_lengths(lengths, batch_size, max_time), max_time)
 
 
 def check_lengths(lengths: Any, batch_size: int, max_time: int) -> Array:

@@ -1,14 +1,76 @@
-"""How many threads a matrix product may use."""
+"""Threads: how many may compute at a time, and tasks spread over them."""
 
 from __future__ import annotations
+
+import os
+from collections import deque
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import TypeVar
 
 from threadpoolctl import ThreadpoolController
 
 from rnn_engine.errors import OptionError
 
+_Result = TypeVar("_Result")
 
-def set_threads(count: int) -> None:
-    """Limits the threads of NumPy's BLAS, for the whole process, to `count` >= 1."""
-    if isinstance(count, bool) or not isinstance(count, int) or count < 1:
-        raise OptionError(f"threads is {count!r}: expected a whole number of at least 1", "threads")
-    ThreadpoolController().limit(limits=count, user_api="blas")
+
+def cores() -> int:
+    """Cores this process may run on, which in a container can be fewer than the machine has."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+class Workers:
+    """Threads that help the one that computes. All callers of the process share them."""
+
+    def __init__(self, count: int) -> None:
+        self.count = count
+        self._helpers = ThreadPoolExecutor(count - 1, thread_name_prefix="kernel") if count > 1 else None
+
+    def run(self, tasks: Sequence[Callable[[], _Result]]) -> list[_Result]:
+        """The results of all tasks, in their order. The caller works too; helpers that are busy elsewhere don't."""
+        helpers = self._helpers
+        if len(tasks) < 2 or helpers is None:
+            return [task() for task in tasks]
+        results: list[_Result | None] = [None] * len(tasks)
+        waiting = deque(enumerate(tasks))
+
+        def work() -> None:
+            while True:
+                try:
+                    k, task = waiting.popleft()
+                except IndexError:
+                    return
+                results[k] = task()
+
+        try:
+            helping = [helpers.submit(work) for _ in range(min(len(tasks), self.count) - 1)]
+        except RuntimeError:  # the interpreter ends, or the number of threads was just changed
+            helping = []
+        work()
+        for future in helping:
+            if not future.cancel():
+                future.result()
+        return results  # type: ignore[return-value]
+
+
+_workers: Workers | None = None
+
+
+def workers() -> Workers:
+    """The threads that compute: as many as `set_threads` said, or as there are cores."""
+    global _workers
+    if _workers is None:
+        _workers = Workers(cores())
+    return _workers
+
+
+def set_threads(count: int, *, blas: int | None = None) -> None:
+    """Sets, for the whole process, how many threads a kernel may use, and NumPy's BLAS (`blas`, default: as many)."""
+    global _workers
+    for name, value in (("threads", count), ("blas", count if blas is None else blas)):
+        if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+            raise OptionError(f"{name} is {value!r}: expected a whole number of at least 1", name)
+    if _workers is None or _workers.count != count:
+        _workers = Workers(count)
+    ThreadpoolController().limit(limits=count if blas is None else blas, user_api="blas")

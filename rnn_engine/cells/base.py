@@ -129,10 +129,10 @@ class WeightedCell(RNNCell):
         with np.errstate(over="ignore"):  # whoever reads weights checks them; what overflows in a run is an error there
             self.parameters = {name: np.ascontiguousarray(array, resolved) for name, array in parameters.items()}
             self._kernel, self._recurrent = self.parameters["kernel"], self.parameters["recurrent_kernel"]
-            self._bias = self._whole_bias()[:, np.newaxis]
+            self._bias = self.whole_bias()[:, np.newaxis]
 
-    def _whole_bias(self) -> Array:
-        """[G, U]: everything that is added to the inputs' product whatever the state, summed once."""
+    def whole_bias(self) -> Array:
+        """[G, U]: everything that is added to the inputs' product whatever the state is, summed once."""
         zeros = np.zeros((self.blocks, self.num_units), self.dtype)
         return self.parameters.get("bias", zeros) + self.parameters.get("recurrent_bias", zeros)
 

@@ -59,12 +59,15 @@ class GRUCell(WeightedCell):
         # what multiplies h before the reset gate is known
         self._recurrent_now = self._recurrent if self.reset_after else self._recurrent[:2]
 
-    def _whole_bias(self) -> Array:
-        whole = super()._whole_bias()
-        self._bias_inside_reset = None
-        if self.reset_after and "recurrent_bias" in self.parameters:
-            # r multiplies the candidate's second bias, so the two of them cannot be merged
-            self._bias_inside_reset = self.parameters["recurrent_bias"][2]
+    @property
+    def bias_inside_reset(self) -> Array | None:
+        """[U]: the candidate's second bias, where r multiplies it: the two of them cannot be merged."""
+        second = self.parameters.get("recurrent_bias") if self.reset_after else None
+        return None if second is None else np.asarray(second[2])
+
+    def whole_bias(self) -> Array:
+        whole = super().whole_bias()
+        if self.bias_inside_reset is not None:
             whole[2] = self.parameters["bias"][2] if "bias" in self.parameters else 0
         return whole
 
@@ -79,8 +82,8 @@ class GRUCell(WeightedCell):
         clip_to(sigmoids, self.clip)
         self.recurrent_activation.into(sigmoids, sigmoids)
         if self.reset_after:
-            if self._bias_inside_reset is not None:
-                np.add(n, self._bias_inside_reset, n)
+            if (inside := self.bias_inside_reset) is not None:
+                np.add(n, inside, n)
             np.multiply(n, r, n)
         else:
             np.multiply(r, h, output)  # r∘h, for a moment

@@ -96,8 +96,8 @@ class LSTMCell(WeightedCell):
             shapes["projection_kernel"] = (self.num_units, self.num_proj)
         return shapes
 
-    def _whole_bias(self) -> Array:
-        whole = super()._whole_bias()
+    def whole_bias(self) -> Array:
+        whole = super().whole_bias()
         whole[1] += self.dtype.type(self.forget_bias)
         return whole
 

@@ -1,0 +1,33 @@
+"""What Python tells the code, and parts of the code each other: arrays of 64-bit numbers, read by name."""
+
+#: A call. Addresses begin with "@"; those of states and data are of the call's own rows.
+CALL = (
+    # the batch: how many steps; where each begins in the packed data and how many rows are alive then (0: an even
+    # batch, all of them); how many rows there are; the rank of the first row that this call computes, and the one
+    # behind the last
+    "steps", "@starts", "@alive", "rows", "first", "end",
+    # inputs [any, x_stride]; which of them the rows of the data are (0: the data's own); and where in the data step t
+    # of row m of an even batch stands: at base + m·row + t·time
+    "@x", "x_stride", "@x_index", "x_base", "x_row", "x_time",
+    # outputs [any, out_stride], and the same of them
+    "@out", "out_stride", "@out_index", "out_base", "out_row", "out_time",
+    # states [rows, h_stride] and [rows, units], initial before, final after; room for a step's [rows, units]
+    "@h", "@c", "@spare",
+    # room for `room` rows of pre-activations [room, z_stride]; whole numbers [2·room]
+    "@z", "room", "@index",
+    # from here on the cell's own, the same in every call: features; units and outputs, padded to whole vectors; outputs
+    "depth", "units", "h_stride", "width",
+    # floats in a row of z; where in it the candidate's pre-activations stand, and the recurrent half of them (gru)
+    "z_stride", "candidate", "candidate_h",
+    # phases that project inputs (0: x holds rows of z already), and phases of a step
+    "input_phases", "@inputs", "step_phases", "@step",
+    # peepholes [units] each; numbers that clip: pre-activations, c, h
+    "@w_i", "@w_f", "@w_o", "@clips",
+)  # fmt: skip
+
+#: A phase: the address of a function of the cell; or, where that is 0, a product of `depth` columns of h (source 0), of
+#: spare (1) or of x (2) with a packed matrix, which goes to h, or to z at an offset, and starts from a row, or from
+#: what is there.
+PHASE = ("@function", "@matrix", "depth", "groups", "source", "to_h", "offset", "@start")
+
+FROM_H, FROM_SPARE, FROM_X = 0, 1, 2
