@@ -3,6 +3,7 @@
 from rnn_engine.cells import BasicLSTMCell, BasicRNNCell, GRUCell, LSTMCell, RNNCell
 from rnn_engine.errors import EngineError
 from rnn_engine.forward import Forward
+from rnn_engine.kernels import set_kernel
 from rnn_engine.network import Network
 from rnn_engine.packed import PackedBatch
 from rnn_engine.readout import softmax
@@ -33,6 +34,7 @@ __all__ = [
     "bidirectional_dynamic_rnn",
     "dynamic_rnn",
     "raw_rnn",
+    "set_kernel",
     "set_threads",
     "softmax",
     "stack_bidirectional_dynamic_rnn",

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from rnn_engine.errors import LengthsError, NonFiniteError, OptionError, ShapeError
-from rnn_engine.packed import PackedBatch, Packing, check_lengths
+from rnn_engine.packed import PackedBatch, Packing, check_lengths, packing_of
 from rnn_engine.readout import Embedding
 from rnn_engine.types import Array, as_numbers
 
@@ -34,8 +34,13 @@ class Front:
 
     def pack(self, inputs: Any, lengths: Any = None, *, time_major: bool = False) -> PackedBatch:
         """[B, T, D] (or [B, T] token ids) without its padding, which is not looked at."""
+        array, packing = self.understood(inputs, lengths, time_major=time_major)
+        return PackedBatch.pack(array, packing, time_major=time_major)
+
+    def understood(self, inputs: Any, lengths: Any = None, *, time_major: bool = False) -> tuple[Array, Packing]:
+        """The inputs [B, T, D] (or [T, B, D]; or token ids) as an array, and where their real steps are."""
         array = self.of_rank(inputs, "[max_time, batch" if time_major else "[batch, max_time")
-        return PackedBatch.pack(array, self.lengths_of(array, lengths, time_major=time_major), time_major=time_major)
+        return array, packing_of(array, self.lengths_of(array, lengths, time_major=time_major), time_major=time_major)
 
     def single_step(self, inputs: Any) -> PackedBatch:
         """[B, D] (or [B] token ids) as one time step."""
@@ -114,6 +119,9 @@ class Front:
     def of_rank(self, inputs: Any, axes: str) -> Array:
         """Inputs of the rank and type that the net takes: `axes` and one of features, unless it embeds."""
         embeds = self.embedding is not None
+        quick = type(inputs) is np.ndarray and inputs.dtype == np.float32 and not embeds  # then there is nothing to say
+        if quick and inputs.ndim == axes.count(",") + 2 and inputs.shape[-1] == self.input_size:
+            return np.asarray(inputs)
         expected = f"integer token ids {axes}]" if embeds else f"{axes}, {self.input_size}]"
         array = as_numbers(inputs)
         if array is None:
@@ -135,10 +143,21 @@ class Front:
             )
         return array
 
+    def check_shape(self, batch: PackedBatch) -> None:
+        """Raises ShapeError unless the batch is packed features [N, D], or token ids [N] for a net that embeds."""
+        total, data = batch.packing.total, batch.data
+        shape = (total,) if self.embedding is not None else (total, self.input_size)
+        if data.shape != shape or (self.embedding is not None and data.size and data.dtype.kind not in "iu"):
+            what = "whole token ids" if self.embedding is not None else "numbers"
+            raise ShapeError(
+                f"the packed batch has shape {list(data.shape)} of {data.dtype}, expected {what} {list(shape)}",
+                "inputs",
+            )
+
     def features(self, batch: PackedBatch, dtype: np.dtype[Any]) -> PackedBatch:
         """What the first layer reads: features [N, D] in the network's dtype, looked up where they are token ids."""
         if self.embedding is not None:
-            self._check_ids(batch, len(self.embedding.table))
+            self.check_ids(batch)
             return batch.with_data(self.embedding(batch.data))
         with np.errstate(over="ignore"):
             data = batch.data.astype(dtype, copy=False)
@@ -149,7 +168,9 @@ class Front:
             )
         return batch.with_data(data)
 
-    def _check_ids(self, batch: PackedBatch, vocabulary: int) -> None:
+    def check_ids(self, batch: PackedBatch) -> None:
+        """Raises OptionError, telling where, if a token id [N] is none of the embedding's."""
+        vocabulary = 0 if self.embedding is None else len(self.embedding.table)
         wrong = (batch.data < 0) | (batch.data >= vocabulary)
         if wrong.any():
             at = int(np.argmax(wrong))

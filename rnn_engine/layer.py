@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -50,6 +51,16 @@ class Layer:
     def bidirectional(self) -> bool:
         """Whether it reads both ways."""
         return len(self.cells) > 1
+
+    @property
+    def merges(self) -> bool:
+        """Whether it makes one of two directions' outputs, instead of leaving them side by side."""
+        return self.bidirectional and self.merge != "concat"
+
+    @cached_property
+    def state_names(self) -> dict[str, int]:
+        """`state_sizes` of its cells, which all have the same."""
+        return self.state_sizes(self.first)
 
     @property
     def first(self) -> WeightedCell:
@@ -133,7 +144,7 @@ class Layer:
                 "initial_state",
             )
         return {
-            side: tuple(np.array(np.broadcast_to(part, (batch_size, part.shape[1]))) for part in parts)
+            side: tuple(np.array(np.broadcast_to(part, (batch_size, part.shape[1])), order="C") for part in parts)
             for side, parts in self.initial_state.items()
         }
 
@@ -156,10 +167,9 @@ class Layer:
     def named_state(self, state: FlatState) -> dict[str, Any]:
         """The inverse of `read_state`."""
         entries = {}
-        for side, cell in self.cells.items():
-            names = list(self.state_sizes(cell))
-            arrays = (np.concatenate(state[side], axis=1),) if names == ["ch"] else state[side]
-            entries[side] = dict(zip(names, arrays, strict=True))
+        for side, parts in state.items():
+            arrays = (np.concatenate(parts, axis=1),) if "ch" in self.state_names else parts
+            entries[side] = dict(zip(self.state_names, arrays, strict=True))
         return entries if self.bidirectional else next(iter(entries.values()))
 
     def named_gates(self, gates: dict[Direction, Array]) -> dict[str, Any]:
@@ -233,13 +243,20 @@ def numbers_at_peak(
     *,
     embeds: bool = False,
     gates: bool = False,
+    fused: bool = False,
 ) -> int:
-    """How many numbers a pass over `steps` real steps holds at its peak, beside the inputs that it was given."""
+    """How many numbers a pass over `steps` real steps holds at its peak, beside the inputs that it was given.
+
+    A kernel, `fused`, writes what it read backward where it belongs, and needs no copy of an embedding's rows.
+    """
     most = kept = 0
     below, size = input_size if embeds else 0, input_size
     for layer in layers:
         out = sum(cell.output_size for cell in layer.cells.values())
-        if BACKWARD in layer.cells:  # its inputs reversed; then its outputs reversed back and put together
+        if fused and not gates:
+            out += (layer.merge != "concat") * 2 * layer.output_size
+            out += (BACKWARD in layer.cells) * 16 // itemsize  # where each step stands
+        elif BACKWARD in layer.cells:  # its inputs reversed; then its outputs reversed back and put together
             out = max(size + out, 5 * out // 2)
         width = sum(cell.blocks * cell.num_units for cell in layer.cells.values())
         working = PROJECTED_BYTES // itemsize + batch_size * width

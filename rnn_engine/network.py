@@ -2,26 +2,33 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from copy import copy
 from functools import cached_property
 from typing import Any
 
 import numpy as np
 
+from rnn_engine import kernels
 from rnn_engine.assembly import check_said, layers_from_blueprint, layers_from_weights, planned_layers
 from rnn_engine.blueprint import Blueprint
 from rnn_engine.catalog import cell_kind
 from rnn_engine.describe import metadata, told_once
-from rnn_engine.errors import NonFiniteError, OptionError, StateError
+from rnn_engine.errors import NonFiniteError, OptionError
 from rnn_engine.forward import Forward, seen_by_readout
 from rnn_engine.front import Front
+from rnn_engine.fusion import fused_dense
 from rnn_engine.initializers import RandomWords
-from rnn_engine.layer import FlatState, Layer, numbers_at_peak
+from rnn_engine.layer import Layer, numbers_at_peak
 from rnn_engine.layouts import Weights, write_weights
 from rnn_engine.packed import PackedBatch
+from rnn_engine.passes import Passes
 from rnn_engine.readout import Dense, Embedding, read_readout
+from rnn_engine.stepping import Stepper
 from rnn_engine.types import BACKWARD, Array, NamedState, StateLike, float_dtype
+
+#: What a network finds out about itself once.
+_FOUND = ("metadata", "description", "kernel", "passes", "_stepper", "_dense")
 
 
 class Network:
@@ -50,6 +57,7 @@ class Network:
         self.gives = gives  # what the readout sees: "sequence", "last_output" or "last_step"
         self.options = dict(options or {})  # as they were given
         self.labels = dict(labels or {})  # what its description begins with
+        self._fuses = kernels.wanted()
 
     @classmethod
     def planned(
@@ -79,6 +87,8 @@ class Network:
             for cell in layer.cells.values():
                 cell.initialize(size, words, self.dtype)
             size = layer.output_size
+        for found in _FOUND:
+            self.__dict__.pop(found, None)
         return self
 
     @classmethod
@@ -155,9 +165,21 @@ class Network:
         """The same layers with dense layers behind them; see `read_readout` for what it takes. None for none."""
         if readout is None and not self.readout:
             return self
-        other = copy(self)
-        other.__dict__.pop("metadata", None)  # it tells the readout
+        other = self._but("metadata", "_dense")
         other.readout = read_readout(readout, self.output_size, self.dtype)
+        return other
+
+    def with_kernel(self, choice: str) -> Network:
+        """The same network, computed by "auto" (a kernel where there is one) or "numpy": see `set_kernel`."""
+        other = self._but(*_FOUND)
+        other._fuses = kernels.checked(choice) != "numpy"
+        return other
+
+    def _but(self, *told: str) -> Network:
+        """A copy that has not yet found out what it is told by those names."""
+        other = copy(self)
+        for name in told:
+            other.__dict__.pop(name, None)
         return other
 
     @property
@@ -182,7 +204,7 @@ class Network:
 
     def planned_in(self, dtype: Any) -> Network:
         """The same network as it would be in another type, so far without weights of that type: for its sizes."""
-        other = copy(self)
+        other = self._but(*_FOUND)
         other.dtype = float_dtype(dtype)
         return other
 
@@ -217,10 +239,41 @@ class Network:
         first = self.layers[0].first
         return bool(first.parameters) and first.dtype == self.dtype
 
-    @property
+    @cached_property
     def kernel(self) -> str:
-        """Which code computes it."""
-        return "numpy"
+        """What computes it: "fused", or "numpy" where the plain loop computes any of its layers."""
+        if self.is_prepared:
+            return "numpy" if None in self.passes.fused else "fused"
+        cells = (cell for layer in self.layers for cell in layer.cells.values())
+        return "fused" if self._fuses and all(kernels.knows(cell, self.dtype) for cell in cells) else "numpy"
+
+    @property
+    def compiles(self) -> bool:
+        """Whether some of its cells are of a kind that must be compiled first."""
+        return not self.is_prepared and self._fuses and any(kernels.costs(layer.first) for layer in self.layers)
+
+    @property
+    def is_prepared(self) -> bool:
+        """Whether its weights are packed for the kernels, where those compute; see `Passes.nbytes`."""
+        return "passes" in self.__dict__
+
+    @cached_property
+    def passes(self) -> Passes:
+        """How it runs, with its weights packed for the kernels."""
+        return Passes.over(self.layers, self.front, self.dtype, fuses=self._fuses)
+
+    @cached_property
+    def _dense(self) -> list[Callable[[Array], Array]]:
+        return [(fused_dense(dense) if self._fuses else None) or dense for dense in self.readout]
+
+    @cached_property
+    def _stepper(self) -> Stepper | None:
+        return Stepper.of(self.passes.fused, self.front)
+
+    def prepare(self) -> Network:
+        """Packs the weights for the kernels now, rather than when it is first used. Returns itself."""
+        self.passes  # noqa: B018
+        return self
 
     @cached_property
     def parameters(self) -> int:
@@ -271,9 +324,8 @@ class Network:
         """Bytes that a pass over `steps` real steps of `batch_size` rows takes at its peak, without its inputs."""
         sizes = [dense.size for dense in self.readout]
         predicted = (steps if self.gives == "sequence" else batch_size) * sum(sizes)
-        numbers = numbers_at_peak(
-            self.layers, self.input_size, steps, batch_size, self.dtype.itemsize, embeds=self.embeds, gates=gates
-        )
+        of, fused = (self.input_size, steps, batch_size, self.dtype.itemsize), self.kernel == "fused"
+        numbers = numbers_at_peak(self.layers, *of, embeds=self.embeds, gates=gates, fused=fused)
         return self.dtype.itemsize * (numbers + predicted)
 
     def forward(
@@ -289,26 +341,8 @@ class Network:
         `initial_state` is in the order of the batch, zeros if None; `state_name` is what errors call it.
         Raises ShapeError, StateError, or NonFiniteError: for an input, or for a result that overflowed.
         """
-        batch = self.front.features(batch, self.dtype)
-        packing = batch.packing
-        initial = self._read_state(initial_state, packing.batch_size, state_name)
-        states: list[FlatState] = []
-        traced: list[dict[str, Any]] = []
-        for k, layer in enumerate(self.layers):
-            zeros = initial_state is None and layer.initial_state is None
-            state = initial[k] if zeros else packing.sorted_state(initial[k])
-            room = None
-            if gates:
-                room = {s: np.empty(cell.blocks_of(packing.total), cell.dtype) for s, cell in layer.cells.items()}
-            outputs = layer.run(batch, state, room)
-            seen = [outputs.data, *(room or {}).values()]
-            self._check_finite(k, batch, seen, state, None if zeros else initial[k])
-            if room is not None:
-                traced.append(layer.named_gates(room))
-            states.append(packing.unsorted_state(state))
-            batch = outputs
-        named = [layer.named_state(state) for layer, state in zip(self.layers, states, strict=True)]
-        return Forward(batch, named, traced if gates else None, self._predict(batch, named))
+        outputs, state, traced = self.passes.run(batch, initial_state, gates=gates, name=state_name)
+        return Forward(outputs, state, traced, self._predict(outputs, state))
 
     def run(
         self,
@@ -320,14 +354,20 @@ class Network:
     ) -> tuple[Array, NamedState]:
         """Unrolls over time: [B, T, D] -> outputs [B, T, O] (0 past a row's length) and the final state.
 
-        The state is a list with an entry per layer, {"h": [B, U]} or {"c": …, "h": …}. With `time_major`, inputs and
-        outputs are [T, B, …]. A net that embeds takes token ids [B, T].
+        The state has an entry per layer, {"h": [B, U]} or {"c": …, "h": …}. With `time_major`, inputs and outputs are
+        [T, B, …]. A net that embeds takes token ids [B, T].
         """
-        result = self.forward(self.pack(inputs, lengths, time_major=time_major), initial_state)
+        array, packing = self.front.understood(inputs, lengths, time_major=time_major)
+        quickly = None if self.predicts else self.passes.run_padded
+        if quickly and (done := quickly(array, packing, initial_state, time_major=time_major)):
+            return done
+        result = self.forward(PackedBatch.pack(array, packing, time_major=time_major), initial_state)
         return result.outputs.padded(time_major=time_major), result.state
 
     def step(self, inputs: Any, state: StateLike | None = None) -> tuple[Array, NamedState]:
         """One cell call: [B, D] (or [B] token ids), state -> output [B, O], next state."""
+        if self._stepper is not None and (done := self._stepper(inputs, state)) is not None:
+            return done
         result = self.forward(self.single_step(inputs), state, state_name="state")
         return result.outputs.data, result.state
 
@@ -348,47 +388,12 @@ class Network:
         """[B, O]: each row's forward outputs at its last real step, backward ones at its first; 0 for length 0."""
         return self.layers[-1].last_output(result.outputs, result.state[-1])
 
-    def _read_state(self, given: StateLike | None, batch_size: int, name: str) -> list[FlatState]:
-        if given is None:
-            return [layer.start_state(batch_size) for layer in self.layers]
-        if not isinstance(given, (list, tuple)):
-            raise StateError(
-                f'{name} must be a list with one object per layer, bottom first: [{{"c": …, "h": …}}], or [{{"h": …}}]',
-                name,
-            )
-        if len(given) != len(self.layers):
-            count = f"{len(given)} layer{'s' * (len(given) != 1)}"
-            raise StateError(
-                f"{name} has {count}, the model has {len(self.layers)}: give one state per layer, or leave it out "
-                "for zeros",
-                name,
-            )
-        return [
-            layer.read_state(entry, batch_size, (name, k))
-            for k, (layer, entry) in enumerate(zip(self.layers, given, strict=True))
-        ]
-
-    def _check_finite(
-        self, k: int, batch: PackedBatch, seen: list[Array], state: FlatState, initial: FlatState | None
-    ) -> None:
-        """Raises NonFiniteError that names layer and step if the layer's outputs or state are not finite."""
-        carried = (part for parts in state.values() for part in parts[:-1])  # h, the last, stands in the outputs
-        if all(np.isfinite(part).all() for part in (*seen, *carried)):
-            return
-        layer = self.layers[k]
-        began = initial or layer.zero_state(batch.packing.batch_size)
-        step, row = layer.first_overflow(batch, began) or batch.packing.first_bad(seen)
-        raise NonFiniteError(
-            f"layer {k} overflows {self.dtype} at step {step} of row {row} (all counted from 0): scale the inputs or "
-            "the weights down" + (', or ask for dtype "float64"' if self.dtype == np.float32 else "")
-        )
-
     def _predict(self, outputs: PackedBatch, state: NamedState) -> PackedBatch | Array | None:
         if not self.predicts:
             return None
         data = seen_by_readout(self.layers[-1], self.gives, outputs, state[-1])
         with np.errstate(over="ignore", invalid="ignore"):
-            for dense in self.readout:
+            for dense in self._dense:
                 data = dense(data)
         if not np.isfinite(data).all():
             raise NonFiniteError(f"the readout overflows {self.dtype}: scale its weights down", "readout")

@@ -44,6 +44,10 @@ class Dense:
         y = np.matmul(x, self.kernel)
         if self.bias is not None:
             y += self.bias
+        return self.activate(y)
+
+    def activate(self, y: Array) -> Array:
+        """act(y), for which [N, n] is overwritten."""
         if isinstance(self.act, str):
             return ROWWISE[self.act](y)
         self.act.into(y, y)
@@ -150,7 +154,7 @@ class Embedding:
                 f"[vocabulary, {size}]",
                 "embedding",
             )
-        return cls(_array(table, dtype, "embedding"))
+        return cls(np.ascontiguousarray(_array(table, dtype, "embedding")))
 
     def __call__(self, ids: Array) -> Array:
         """Raises OptionError for an id outside 0..V-1; `where` names no place, since ids are packed by then."""

@@ -19,11 +19,17 @@ ENGINE = """
     cells.base
     cells.rnn  cells.lstm  cells.gru
     cells
+    kernels.tile  kernels.records  kernels.cache  kernels.emit  kernels.specs
+    kernels.host  kernels.panels  kernels.functions  kernels.products  kernels.program
+    kernels.steps  kernels.rooms  kernels.phases
+    kernels.library
+    kernels.fused
+    kernels
     wrappers  catalog
     unroll  layouts.base  blueprint
     layer  readout  layouts.tensorflow  layouts.pytorch  layouts.keras  layouts.onnx
-    layouts  front  forward
-    assembly  describe
+    layouts  front  forward  fusion
+    assembly  describe  passes  stepping
     network
     golden
     formats
@@ -56,7 +62,10 @@ ENGINE = """
     __init__
 """
 # and the standard library; never a web framework, never app
-ENGINE_STANDS_ON = {"numpy", "threadpoolctl", "google_crc32c"}
+ENGINE_STANDS_ON = {"numpy", "threadpoolctl", "google_crc32c", "llvmlite"}
+
+#: Who may write code for LLVM, and so cannot be imported where that is not installed.
+USES_LLVM = {f"rnn_engine.kernels.{name}" for name in ("emit", "functions", "products", "program", "steps", "library")}
 
 #: Arrows that app may not have: (from, to), each with all that is under it.
 FORBIDDEN = [
@@ -158,6 +167,11 @@ def imports(trees: Mapping[str, ast.Module]) -> dict[str, set[str]]:
     return graph
 
 
+def imported_at_once(tree: ast.Module) -> set[str]:
+    """What a module imports when it is imported itself, not in functions and not for type checkers alone."""
+    return {str(node.module) for node in tree.body if isinstance(node, ast.ImportFrom)}
+
+
 TREES = parsed("rnn_engine") | parsed("app")
 GRAPH = imports(TREES)
 
@@ -173,6 +187,14 @@ def test_the_engines_imports_run_one_way():
 def test_the_engine_knows_nothing_of_the_web():
     used = {name.split(".")[0] for module in GRAPH if under(module, "rnn_engine") for name in GRAPH[module]}
     assert used - sys.stdlib_module_names - {"rnn_engine"} <= ENGINE_STANDS_ON
+
+
+def test_what_needs_llvm_is_imported_only_where_that_is_known_to_be_there():
+    """By each other; or in a function, which is called once llvmlite was found."""
+    using = {module for module, names in GRAPH.items() if any(name.split(".")[0] == "llvmlite" for name in names)}
+    assert using <= USES_LLVM
+    for module in TREES.keys() - USES_LLVM:
+        assert not USES_LLVM & imported_at_once(TREES[module]), module
 
 
 def test_the_app_has_none_of_the_forbidden_arrows():

@@ -1,0 +1,185 @@
+"""A pass over a packed batch: layer by layer, each by its kernel or by the plain loop."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+
+from rnn_engine import kernels
+from rnn_engine.errors import NonFiniteError, StateError
+from rnn_engine.front import Front
+from rnn_engine.fusion import FusedLayer, fused_layer, over_table
+from rnn_engine.kernels.fused import Rows, lay_out, padded_walk
+from rnn_engine.layer import FlatState, Layer
+from rnn_engine.packed import PackedBatch, Packing
+from rnn_engine.types import Array, Direction, NamedState, StateLike
+
+_INT64 = np.dtype(np.int64)
+
+
+@dataclass(frozen=True)
+class Passes:
+    """Layers that have their weights, ready to run. Safe to use from any thread."""
+
+    layers: tuple[Layer, ...]
+    fused: tuple[FusedLayer | None, ...]  # None: the plain loop computes that layer
+    front: Front
+    dtype: np.dtype[Any]
+
+    @classmethod
+    def over(cls, layers: tuple[Layer, ...], front: Front, dtype: np.dtype[Any], *, fuses: bool) -> Passes:
+        """Packs the weights of the layers that a kernel knows; of none unless it `fuses`."""
+        fused = [fused_layer(layer) if fuses and layer.first.dtype == dtype else None for layer in layers]
+        if fused[0] is not None and front.embedding is not None and not layers[0].residual:
+            fused[0] = over_table(fused[0], front.embedding.table)
+        return cls(layers, tuple(fused), front, dtype)
+
+    def run(
+        self, batch: PackedBatch, initial_state: StateLike | None, *, gates: bool, name: str
+    ) -> tuple[PackedBatch, NamedState, list[dict[str, Any]] | None]:
+        """[N, input_size] (or [N] token ids) -> outputs [N, O], final states and, if asked for, every layer's gates.
+
+        `name` is what errors call the initial state.
+        """
+        self.front.check_shape(batch)
+        packing = batch.packing
+        initial = self._read_state(initial_state, packing.batch_size, name)
+        states: list[FlatState] = []
+        traced: list[dict[str, Any]] = []
+        for k, layer in enumerate(self.layers):
+            zeros = initial_state is None and layer.initial_state is None
+            state = initial[k] if zeros else packing.sorted_state(initial[k])
+            began = None if zeros else initial[k]
+            room = _room(layer, packing.total) if gates else {}
+            with np.errstate(over="ignore", invalid="ignore"):  # what comes of it is told here
+                outputs, finite = self._layer(k, batch, state, room)
+            if not finite:
+                self._refuse(k, batch, [outputs.data, *room.values()], state, began)
+            if gates:
+                traced.append(layer.named_gates(room))
+            states.append(packing.unsorted_state(state))
+            batch = outputs
+        named = [layer.named_state(state) for layer, state in zip(self.layers, states, strict=True)]
+        return batch, named, traced if gates else None
+
+    @property
+    def nbytes(self) -> int:
+        """What the weights that were packed take."""
+        return sum(cell.nbytes for fused in self.fused if fused is not None for cell in fused.cells.values())
+
+    @cached_property
+    def _reads_padding(self) -> bool:
+        fused = [layer for layer in self.fused if layer is not None]
+        plain = len(fused) == len(self.fused) and fused[-1].is_plain and not fused[0].layer.residual
+        return plain and self.front.embedding is None
+
+    def run_padded(
+        self, inputs: Array, packing: Packing, initial_state: StateLike | None, *, time_major: bool
+    ) -> tuple[Array, NamedState] | None:
+        """[B, T, D] (or [T, B, D]) -> outputs [B, T, O] (or [T, B, O]) and final states, with no packed copy of either.
+
+        None for what `run` is there for: layers of other kinds, an empty batch, or something that is wrong.
+        """
+        found = kernels.here()
+        if not packing.total or not self._reads_padding or found is None:
+            return None
+        initial = self._read_state(initial_state, packing.batch_size, "initial_state")
+        walk, places = None, None
+        padded_shape = *inputs.shape[:2], self.layers[-1].output_size
+        if packing.is_full:
+            padded, walk = np.empty(padded_shape, np.float32), padded_walk(packing, time_major)
+        else:
+            padded, places = np.zeros(padded_shape, np.float32), lay_out(found, packing, time_major)
+        flat = _in_one_piece(inputs, self.dtype).reshape(-1, inputs.shape[2])
+        rows, states = Rows(flat, places, walk=walk), []
+        last = Rows(padded.reshape(len(flat), -1), places, walk=walk)
+        for k, (layer, fused) in enumerate(zip(self.layers, self.fused, strict=True)):
+            if fused is None:
+                return None
+            zeros = initial_state is None and layer.initial_state is None
+            state = initial[k] if zeros else packing.sorted_state(initial[k])
+            with np.errstate(over="ignore", invalid="ignore"):
+                data, finite = fused.run(rows, packing, state, last if k == len(self.fused) - 1 else None)
+            if not finite:
+                return None
+            states.append(layer.named_state(packing.unsorted_state(state)))
+            rows = Rows(data)
+        return padded, states
+
+    def _layer(
+        self, k: int, batch: PackedBatch, state: FlatState, room: dict[Direction, Array]
+    ) -> tuple[PackedBatch, bool]:
+        """One layer's outputs [N, O], and whether all is finite; `state` becomes the final one."""
+        layer, fused = self.layers[k], self.fused[k]
+        if fused is None or room:
+            features = self.front.features(batch, self.dtype) if k == 0 else batch
+            if fused is None:
+                outputs = layer.run(features, state, room or None)
+                carried = (part for parts in state.values() for part in parts[:-1])  # h, the last, is in the outputs
+                return outputs, _all_finite(outputs.data, *room.values(), *carried)
+            # the kernel keeps its gates to itself: the loop computes them once more
+            layer.run(features, {side: tuple(map(np.copy, parts)) for side, parts in state.items()}, room)
+        if k == 0 and self.front.embedding is not None:
+            self.front.check_ids(batch)
+            rows = Rows(self.front.embedding.table, _in_one_piece(batch.data, _INT64))
+        else:
+            rows = Rows(_in_one_piece(batch.data, self.dtype))
+        data, finite = fused.run(rows, batch.packing, state)
+        return batch.with_data(data), finite and _all_finite(*room.values())
+
+    def _read_state(self, given: StateLike | None, batch_size: int, name: str) -> list[FlatState]:
+        if given is None:
+            return [layer.start_state(batch_size) for layer in self.layers]
+        if not isinstance(given, (list, tuple)):
+            raise StateError(
+                f'{name} must be a list with one object per layer, bottom first: [{{"c": …, "h": …}}], or [{{"h": …}}]',
+                name,
+            )
+        if len(given) != len(self.layers):
+            count = f"{len(given)} layer{'s' * (len(given) != 1)}"
+            raise StateError(
+                f"{name} has {count}, the model has {len(self.layers)}: give one state per layer, or leave it out "
+                "for zeros",
+                name,
+            )
+        return [
+            layer.read_state(entry, batch_size, (name, k))
+            for k, (layer, entry) in enumerate(zip(self.layers, given, strict=True))
+        ]
+
+    def _refuse(
+        self, k: int, batch: PackedBatch, seen: list[Array], final: FlatState, initial: FlatState | None
+    ) -> None:
+        """Raises NonFiniteError for what is not finite: an input, or else a result of layer k, at which step.
+
+        If neither is, a kernel told so of its own padding, where a number that a clip bounds afterwards makes NaN.
+        """
+        if k == 0:
+            batch = self.front.features(batch, self.dtype)
+        if _all_finite(*seen, *(part for parts in final.values() for part in parts)):
+            return
+        layer = self.layers[k]
+        began = initial or layer.zero_state(batch.packing.batch_size)
+        step, row = layer.first_overflow(batch, began) or batch.packing.first_bad(seen)
+        raise NonFiniteError(
+            f"layer {k} overflows {self.dtype} at step {step} of row {row} (all counted from 0): scale the inputs or "
+            "the weights down" + (', or ask for dtype "float64"' if self.dtype == np.float32 else "")
+        )
+
+
+def _in_one_piece(array: Array, dtype: np.dtype[Any]) -> Array:
+    if array.dtype == dtype and array.flags.c_contiguous:
+        return array
+    with np.errstate(over="ignore"):  # an infinite number is noticed by the kernel
+        return array.astype(dtype, order="C")
+
+
+def _room(layer: Layer, steps: int) -> dict[Direction, Array]:
+    return {side: np.empty(cell.blocks_of(steps), cell.dtype) for side, cell in layer.cells.items()}
+
+
+def _all_finite(*arrays: Array) -> bool:
+    return all(np.isfinite(array).all() for array in arrays)
