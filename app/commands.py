@@ -18,14 +18,20 @@ AS_JSON = click.option("--json", "as_json", is_flag=True, help="all of it, as JS
 
 
 @click.command("inspect")
-@FILES
+@click.argument("files", nargs=-1, type=EXISTING)
 @CONFIG
 @AS_JSON
-def inspect(**given: Any) -> None:
-    """Shows what would be understood of the files of a trained model."""
+@click.option("--cpu", is_flag=True, help="what computes here instead: instructions, tile, compiled or cached kernels")
+def inspect(files: tuple[Path, ...], cpu: bool, **given: Any) -> None:
+    """Shows what would be understood of the files of a trained model; or, with --cpu, what would compute it."""
     from app import offline
 
-    offline.inspect(**given)
+    if cpu == bool(files) or (cpu and given["config"] is not None):
+        raise click.UsageError("give the files of a model, or --cpu: one of the two")
+    if cpu:
+        offline.inspect_cpu(given["as_json"])
+    else:
+        offline.inspect(files, **given)
 
 
 @click.command("import")

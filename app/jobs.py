@@ -26,7 +26,12 @@ Answer = dict[str, Any]
 
 #: Rough costs in seconds: of one layer's time step whatever its size, of a multiplication with an addition, of drawing
 #: a weight, of writing a number. They only decide whether a job is worth a thread.
-PER_STEP, PER_FMA, PER_DRAW, PER_NUMBER = 20e-6, 1 / 8e9, 10e-9, 40e-9
+PER_STEP, PER_FMA = {"numpy": 20e-6, "fused": 0.5e-6}, {"numpy": 1 / 8e9, "fused": 1 / 25e9}
+PER_DRAW, PER_NUMBER = 10e-9, 40e-9
+#: Of packing a layer for the kernels, and each of its weights.
+PER_PACKED_LAYER, PER_PACKED = 200e-6, 4e-9
+#: Seconds that it takes to compile a kind of cell that was not asked for before.
+COMPILING = 0.1
 
 #: Bytes of a number as JSON text, at most, by itemsize.
 TEXT_BYTES = {4: 16, 8: 25}
@@ -78,7 +83,7 @@ class Jobs:
             result = ready.forward(pack(), _state(request.initial_state), gates="gates" in returned)
             return _run_answer(ready, result, returned, request.time_major)
 
-        return Job(_seconds(request, net, max_time, total, numbers), run)
+        return Job(_seconds(request, net, max_time, total, numbers, "gates" in returned), run)
 
     def step(self, fields: dict[str, Any]) -> Job:
         """POST /step: one cell call."""
@@ -102,7 +107,7 @@ class Jobs:
             result = ready.forward(batch, _state(request.state), gates="gates" in returned, state_name="state")
             return _step_answer(ready, result, returned)
 
-        return Job(_seconds(request, net, 1, rows, numbers), run)
+        return Job(_seconds(request, net, 1, rows, numbers, "gates" in returned), run)
 
     def _check_memory(self, request: NetRequest, net: Network, returned: set[str], sizes: tuple[int, int, int]) -> int:
         """Counts what engine and answer take, before any of it is there; returns how many numbers the answer has."""
@@ -120,6 +125,7 @@ class Jobs:
         numbers = sum(values[name] for name in returned)
         answer = numbers * (itemsize + TEXT_BYTES[itemsize])
         drawn = 0 if net.is_ready else net.parameters * (8 + 3 * itemsize)
+        drawn += 0 if net.is_prepared else 2 * net.parameters * itemsize  # packed for the kernels, by way of a copy
         engine = net.footprint(steps, rows, gates="gates" in returned)
         packed = steps * (net.input_size * itemsize + 32) + padded  # the batch, and where its rows stand
         limits.check_memory(self.settings, packed + engine + answer + drawn)
@@ -183,11 +189,14 @@ def _returned(request: NetRequest, net: Network, output: str) -> set[str]:
     return {output if name == "outputs" else name for name in request.returned}
 
 
-def _seconds(request: NetRequest, net: Network, max_time: int, steps: int, numbers: int) -> float:
+def _seconds(request: NetRequest, net: Network, max_time: int, steps: int, numbers: int, gates: bool) -> float:
     """About how long a job takes that answers with so many numbers."""
     drawn = net.parameters if request.weights is None and not net.is_ready else 0
-    loop = len(net.layers) * max_time * PER_STEP + steps * net.parameters * PER_FMA
-    return loop + drawn * PER_DRAW + numbers * PER_NUMBER
+    kernel = "numpy" if gates else net.kernel  # which keeps its gates to itself
+    unrolling = len(net.layers) * max_time * PER_STEP[kernel] + steps * net.parameters * PER_FMA[kernel]
+    if not net.is_prepared:
+        unrolling += len(net.layers) * PER_PACKED_LAYER + net.parameters * PER_PACKED + net.compiles * COMPILING
+    return unrolling + drawn * PER_DRAW + numbers * PER_NUMBER
 
 
 def _state(given: Any) -> Any:

@@ -24,7 +24,7 @@ from app.registry import Registry
 from app.registry.models import Models
 from app.routes import compute, models, service
 from app.settings import Settings
-from rnn_engine import set_threads
+from rnn_engine import kernels, set_kernel, set_threads
 
 #: How often the model folder is looked at, for what other processes did there.
 WATCH_SECONDS = 2.0
@@ -41,9 +41,11 @@ def create_app(settings: Settings | None = None) -> FastAPI:
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-        # requests share the cores; a product that took several threads of its own would fight the others for them
-        set_threads(1)
+        # a kernel spreads a batch's rows over threads; a product of NumPy's that did so too would fight them for cores
+        set_threads(settings.threads, blas=1)
+        set_kernel(settings.kernel)
         executor.start()
+        await executor.aside(_compute_ready)
         _warm_up()
         await executor.aside(partial(_look, registry.models))
         app.state.ready = True
@@ -94,6 +96,17 @@ async def _watch(models: Models, executor: Executor) -> None:
             return
         except Exception as error:  # of one look; the next may find all well
             log.warning("the model folder cannot be read: %s", error)
+
+
+def _compute_ready() -> None:
+    """Has the kernels at hand, and tells which."""
+    if not kernels.wanted():
+        log.info("the plain loop computes (UNROLLED_KERNEL=numpy)")
+    elif kernels.here() is None:
+        log.warning("the plain loop computes, which is several times slower: %s", kernels.why_not())
+    else:
+        kernels.prepare()
+        log.info("%s", kernels.told())
 
 
 def _look(models: Models) -> None:

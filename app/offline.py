@@ -20,7 +20,7 @@ from app.problems import Problem, problem_of
 from app.registry import Registry, imports, parse_model
 from app.registry.store import check_name
 from app.settings import Settings, settings_of
-from rnn_engine import EngineError
+from rnn_engine import EngineError, kernels, set_kernel, set_threads
 
 
 @contextmanager
@@ -40,7 +40,10 @@ def _telling() -> Iterator[None]:
 
 
 def _settings(models: Path | None) -> Settings:
-    return settings_of({} if models is None else {"models": models})
+    settings = settings_of({} if models is None else {"models": models})
+    set_kernel(settings.kernel)
+    set_threads(settings.threads)
+    return settings
 
 
 def _by_name(paths: Sequence[Path]) -> dict[str, Path]:
@@ -72,8 +75,28 @@ def _config(given: str | None) -> dict[str, Any]:
 def inspect(files: tuple[Path, ...], config: str | None, as_json: bool) -> None:
     """Shows what would be understood of the files of a trained model."""
     with _telling():
+        _settings(None)
         found = imports.understand(_by_name(files), _config(config))
         _show(imports.told(found.blueprint, found.net), found.difference, as_json)
+
+
+def inspect_cpu(as_json: bool) -> None:
+    """Shows what computes here, after it has compiled whatever of it was not at hand."""
+    _settings(None)
+    kernels.prepare()
+    told = kernels.report()
+    if as_json:
+        click.echo(json.dumps(told, indent=1))
+        return
+    for name, value in told.items():
+        for line in _lines(value):
+            click.echo(f"{name:<14}{line}")
+
+
+def _lines(value: Any) -> list[str]:
+    if isinstance(value, dict):
+        return [f"{part}, {seconds} s" for part, seconds in value.items()]
+    return [str(part) for part in value] if isinstance(value, list) else [str(value)]
 
 
 def import_model(files: tuple[Path, ...], name: str, config: str | None, models: Path | None, as_json: bool) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from pathlib import Path
 from typing import Any, Literal
@@ -12,10 +11,13 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 
 MIB = 1 << 20
 
+# the engine is imported where it is needed, so that --help is quick
+
 
 def _cores() -> int:
-    """Cores this process may run on, which in a container can be fewer than the machine has."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    from rnn_engine.threads import cores
+
+    return cores()
 
 
 class Settings(BaseSettings):
@@ -30,7 +32,9 @@ class Settings(BaseSettings):
         default_factory=_cores, ge=1, le=1024, description="threads that compute; default: the cores there are"
     )
     kernel: Literal["auto", "fused", "numpy"] = Field(
-        "auto", description="what computes: auto takes the fastest there is, numpy the plain loop"
+        "auto",
+        description="what computes: auto takes a compiled kernel wherever there is one, numpy the plain loop; fused is "
+        "auto, but does not start where there are no kernels",
     )
     max_body_bytes: int = Field(64 * MIB, ge=1, description="largest request body")
     max_upload_bytes: int = Field(1024 * MIB, ge=1, description="largest upload of a model's files")
@@ -48,8 +52,12 @@ class Settings(BaseSettings):
     @field_validator("kernel")
     @classmethod
     def _is_there(cls, kernel: str) -> str:
-        if kernel == "fused":
-            raise ValueError("this version has no fused kernel: use auto or numpy")
+        if kernel != "fused":
+            return kernel
+        from rnn_engine import kernels
+
+        if kernels.here() is None:
+            raise ValueError(f"there is no fused kernel here: {kernels.why_not()}; use auto or numpy")
         return kernel
 
 

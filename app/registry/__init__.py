@@ -58,7 +58,7 @@ class Registry:
         """The network with weights, drawn from the seed if it has none yet."""
         if net.is_ready:
             return net
-        net.initialize(request.seed)
+        net.initialize(request.seed).prepare()
         key = _key(request, net.input_size)
         with self._lock:
             if key not in self._seeded:
@@ -141,4 +141,5 @@ def _key(request: NetRequest, input_size: int | None) -> str:
 
 
 def _bytes(net: Network) -> int:
-    return net.parameters * net.dtype.itemsize + 8192  # the latter for the objects around them
+    objects = 8192 * len(net.layers)  # around the arrays
+    return net.parameters * net.dtype.itemsize + (net.passes.nbytes if net.is_prepared else 0) + objects

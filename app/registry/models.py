@@ -47,7 +47,7 @@ class Version:
         net = self._nets.get(dtype)
         if net is None:
             labels = {"name": self.name, "version": self.number}
-            net = self._nets[dtype] = Network.from_blueprint(self.blueprint, dtype, labels=labels)
+            net = self._nets[dtype] = Network.from_blueprint(self.blueprint, dtype, labels=labels).prepare()
         return net
 
     @property
