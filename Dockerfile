@@ -1,15 +1,18 @@
 FROM python:3.13-slim AS build
 WORKDIR /build
-COPY requirements/build.txt requirements/serve.txt requirements/
+COPY requirements/build.txt requirements/serve.txt requirements/fused.txt requirements/
 RUN python -m venv /tools \
  && /tools/bin/pip install --no-cache-dir --require-hashes -r requirements/build.txt \
  && python -m venv --without-pip /opt/unrolled \
- && /tools/bin/pip --python /opt/unrolled/bin/python install --no-cache-dir --require-hashes -r requirements/serve.txt
+ && /tools/bin/pip --python /opt/unrolled/bin/python install --no-cache-dir --require-hashes \
+      -r requirements/serve.txt -r requirements/fused.txt
 COPY pyproject.toml README.md LICENSE ./
 COPY app app
 COPY rnn_engine rnn_engine
 RUN /tools/bin/pip wheel --no-cache-dir --no-deps --no-build-isolation --wheel-dir /dist . \
  && /tools/bin/pip --python /opt/unrolled/bin/python install --no-cache-dir --no-deps /dist/*.whl
+# the kernels, compiled for this processor; for another one they are compiled when the service starts, into /tmp
+RUN UNROLLED_KERNEL=fused /opt/unrolled/bin/unrolled inspect --cpu
 
 FROM python:3.13-slim
 RUN useradd --system --uid 10001 --no-create-home unrolled \
