@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from threading import get_native_id
 from typing import TypeVar
 
 from threadpoolctl import ThreadpoolController
@@ -14,10 +17,22 @@ from rnn_engine.errors import OptionError
 
 _Result = TypeVar("_Result")
 
+#: Processors that this process may run on, where the system tells.
+_ALLOWED = os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else set()
+
 
 def cores() -> int:
     """Cores this process may run on, which in a container can be fewer than the machine has."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _processor() -> int:
+    """Which processor this thread runs on; -1 where the system does not tell."""
+    return -1
+
+
+with suppress(AttributeError, OSError, TypeError):  # Linux
+    _processor = ctypes.CDLL(None).sched_getcpu
 
 
 class Workers:
@@ -25,7 +40,11 @@ class Workers:
 
     def __init__(self, count: int) -> None:
         self.count = count
-        self._helpers = ThreadPoolExecutor(count - 1, thread_name_prefix="kernel") if count > 1 else None
+        self._threads: list[int] = []  # of the helpers, as the system numbers them
+        self._kept_off = (-1, 0)  # which processor, how many of them
+        self._helpers = None
+        if count > 1:
+            self._helpers = ThreadPoolExecutor(count - 1, "kernel", lambda: self._threads.append(get_native_id()))
 
     def run(self, tasks: Sequence[Callable[[], _Result]]) -> list[_Result]:
         """The results of all tasks, in their order. The caller works too; helpers that are busy elsewhere don't."""
@@ -43,15 +62,29 @@ class Workers:
                     return
                 results[k] = task()
 
+        self._keep_off(_processor())
         try:
             helping = [helpers.submit(work) for _ in range(min(len(tasks), self.count) - 1)]
-        except RuntimeError:  # the interpreter ends, or the number of threads was just changed
+        except RuntimeError:  # the interpreter ends, and takes no more work
             helping = []
         work()
         for future in helping:
             if not future.cancel():
                 future.result()
         return results  # type: ignore[return-value]
+
+    def _keep_off(self, taken: int) -> None:
+        """Keeps the helpers off the processor that the caller runs on.
+
+        Linux tends to wake a thread where the one that wakes it runs; as that one goes on computing, the two would
+        share a processor for milliseconds while another is idle.
+        """
+        state = taken, len(self._threads)
+        if taken >= 0 and state != self._kept_off and len(_ALLOWED) > 1:
+            self._kept_off = state
+            for thread in self._threads:
+                with suppress(OSError):
+                    os.sched_setaffinity(thread, _ALLOWED - {taken})
 
 
 _workers: Workers | None = None
