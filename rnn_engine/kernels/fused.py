@@ -98,22 +98,11 @@ class FusedCell:
         """
         other = copy(self)
         other.table = projected = aligned(len(table), self.z_stride)
-        rows, index = np.ascontiguousarray(table), np.arange(len(table))
+        rows = np.ascontiguousarray(table)
         for phase in self._inputs:
             of = dict(zip(PHASE, phase, strict=True))
-            place = projected.ctypes.data + 4 * of["offset"]
             matrix = of["@matrix"], of["depth"], of["groups"]
-            self._library.multiply(
-                of["@start"],
-                0,
-                rows.ctypes.data,
-                rows.shape[1],
-                index.ctypes.data,
-                *matrix,
-                place,
-                self.z_stride,
-                len(rows),
-            )
+            _multiply(self._library, rows, (0, len(rows)), of["@start"], matrix, (projected, of["offset"]))
         other._numbers = self._with("input_phases", 0)
         return other
 
@@ -215,11 +204,20 @@ class FusedProduct:
 
     def __call__(self, x: Array, y: Array, first: int, end: int) -> None:
         """Rows first … end - 1 of x [N, U] -> y [end - first, padded]; both in one piece."""
-        index = np.arange(first, end)
-        self._library.multiply(
-            address_of(self._start), 0, address_of(x), self._depth, address_of(index), address_of(self._matrix),
-            self._depth, len(self._matrix), address_of(y), self.padded, end - first,
-        )  # fmt: skip
+        matrix = address_of(self._matrix), self._depth, len(self._matrix)
+        _multiply(self._library, x, (first, end), address_of(self._start), matrix, (y, 0))
+
+
+def _multiply(
+    library: Library, x: Array, rows: tuple[int, int], start: int, matrix: tuple[int, int, int], to: tuple[Array, int]
+) -> None:
+    """start + x @ matrix for rows first … end - 1 of x, in one piece, written to rows 0 … of an array from a column on.
+
+    `start` is the address of a row; `matrix` an address, its K and its groups, as products.py has them.
+    """
+    index, (out, column) = np.arange(*rows), to
+    given = address_of(x), x.shape[1], address_of(index)
+    library.multiply(start, 0, *given, *matrix, address_of(out) + 4 * column, out.shape[1], len(index))
 
 
 def _place(rows: Rows, packing: Packing) -> tuple[int, ...]:
