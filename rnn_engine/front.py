@@ -34,13 +34,21 @@ class Front:
 
     def pack(self, inputs: Any, lengths: Any = None, *, time_major: bool = False) -> PackedBatch:
         """[B, T, D] (or [B, T] token ids) without its padding, which is not looked at."""
-        array, packing = self.understood(inputs, lengths, time_major=time_major)
-        return PackedBatch.pack(array, packing, time_major=time_major)
+        array, real = self.sequences(inputs, lengths, time_major=time_major)
+        return PackedBatch.pack(array, real, time_major=time_major)
 
-    def understood(self, inputs: Any, lengths: Any = None, *, time_major: bool = False) -> tuple[Array, Packing]:
-        """The inputs [B, T, D] (or [T, B, D]; or token ids) as an array, and where their real steps are."""
+    def sequences(self, inputs: Any, lengths: Any = None, *, time_major: bool = False) -> tuple[Array, Array | None]:
+        """The inputs [B, T, D] (or [T, B, D]; or token ids) as an array, and their lengths [B]; None: all are T."""
         array = self.of_rank(inputs, "[max_time, batch" if time_major else "[batch, max_time")
-        return array, packing_of(array, self.lengths_of(array, lengths, time_major=time_major), time_major=time_major)
+        real = self.lengths_of(array, lengths, time_major=time_major)
+        if real is None:
+            return array, None
+        if isinstance(real, Packing):
+            real = packing_of(array, real, time_major=time_major).lengths
+        batch_size, max_time = array.shape[1::-1] if time_major else array.shape[:2]
+        real = check_lengths(real, batch_size, max_time)
+        full = int(real.min(initial=max_time)) == max_time
+        return array, None if full else np.ascontiguousarray(real)
 
     def single_step(self, inputs: Any) -> PackedBatch:
         """[B, D] (or [B] token ids) as one time step."""
@@ -167,6 +175,11 @@ class Front:
                 f"inputs have a value that is not finite in {dtype}, at step {step} of row {row}", "inputs"
             )
         return batch.with_data(data)
+
+    def has_strange_ids(self, ids: Array) -> bool:
+        """Whether some token id, be it in the padding, is none of the embedding's."""
+        vocabulary = 0 if self.embedding is None else len(self.embedding.table)
+        return bool(ids.size) and not (int(ids.min()) >= 0 and int(ids.max()) < vocabulary)
 
     def check_ids(self, batch: PackedBatch) -> None:
         """Raises OptionError, telling where, if a token id [N] is none of the embedding's."""

@@ -36,14 +36,14 @@ class FusedLayer:
     columns: int  # of the outputs of all directions, side by side
     work: int  # multiplications with an addition that a time step of a row takes
 
-    def run(self, x: Rows, packing: Packing, state: FlatState, out: Rows | None = None) -> tuple[Array, bool]:
-        """[N, D] -> [N, output_size], packed, or written to the rows `out` if it `is_plain`.
+    def run(self, x: Rows, packing: Packing, state: FlatState) -> tuple[Array, bool]:
+        """[N, D] -> [N, output_size], packed.
 
         `state`, longest row first, becomes the final one. The second answer is whether all inputs, states and outputs
         were finite.
         """
         layer, column, cuts = self.layer, 0, self._cuts(packing)
-        out = out or Rows(np.empty((packing.total, self.columns), np.float32))
+        out = Rows(np.empty((packing.total, self.columns), np.float32))
         together, tasks = out.array, []
         for side, cell in self.cells.items():
             source = x if cell.table is None else x._replace(array=cell.table)

@@ -268,7 +268,7 @@ class Network:
 
     @cached_property
     def _stepper(self) -> Stepper | None:
-        return Stepper.of(self.passes.fused, self.front)
+        return Stepper.of(self.passes)
 
     def prepare(self) -> Network:
         """Packs the weights for the kernels now, rather than when it is first used. Returns itself."""
@@ -357,11 +357,11 @@ class Network:
         The state has an entry per layer, {"h": [B, U]} or {"c": …, "h": …}. With `time_major`, inputs and outputs are
         [T, B, …]. A net that embeds takes token ids [B, T].
         """
-        array, packing = self.front.understood(inputs, lengths, time_major=time_major)
+        array, real = self.front.sequences(inputs, lengths, time_major=time_major)
         quickly = None if self.predicts else self.passes.run_padded
-        if quickly and (done := quickly(array, packing, initial_state, time_major=time_major)):
+        if quickly and (done := quickly(array, real, initial_state, time_major=time_major)):
             return done
-        result = self.forward(PackedBatch.pack(array, packing, time_major=time_major), initial_state)
+        result = self.forward(PackedBatch.pack(array, real, time_major=time_major), initial_state)
         return result.outputs.padded(time_major=time_major), result.state
 
     def step(self, inputs: Any, state: StateLike | None = None) -> tuple[Array, NamedState]:

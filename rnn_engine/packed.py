@@ -56,10 +56,6 @@ class Packing:
         packing.is_full, packing.order, packing.widest = True, None, batch_size if max_time else 0
         return packing
 
-    def lay_out(self, bounds: Array, reversal: Array) -> None:
-        """Tells it what it would otherwise work out itself."""
-        self.__dict__["bounds"], self.__dict__["reversal"] = bounds, reversal
-
     @cached_property
     def steps(self) -> list[tuple[int, int]]:
         """(start, stop) of each step in data, as plain integers, which a loop reads faster."""

@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any
 
 import numpy as np
 
-from rnn_engine import kernels
 from rnn_engine.errors import NonFiniteError, StateError
 from rnn_engine.front import Front
 from rnn_engine.fusion import FusedLayer, fused_layer, over_table
-from rnn_engine.kernels.fused import Rows, lay_out, padded_walk
+from rnn_engine.kernels.fused import Rows
+from rnn_engine.kernels.stack import Stack
 from rnn_engine.layer import FlatState, Layer
 from rnn_engine.packed import PackedBatch, Packing
 from rnn_engine.types import Array, Direction, NamedState, StateLike
+from rnn_engine.unrolling import Unrolling, advance
 
 _INT64 = np.dtype(np.int64)
 
@@ -71,43 +72,63 @@ class Passes:
         return sum(cell.nbytes for fused in self.fused if fused is not None for cell in fused.cells.values())
 
     @cached_property
-    def _reads_padding(self) -> bool:
-        fused = [layer for layer in self.fused if layer is not None]
-        plain = len(fused) == len(self.fused) and fused[-1].is_plain and not fused[0].layer.residual
-        return plain and self.front.embedding is None
+    def stack(self) -> Stack | None:
+        """All layers as one call; None where a layer has no kernel, or does more than to leave its outputs."""
+        plain = [fused for fused in self.fused if fused is not None and fused.is_plain]
+        if len(plain) < len(self.fused):
+            return None
+        table = None if self.front.embedding is None else np.ascontiguousarray(self.front.embedding.table, np.float32)
+        return Stack([fused.cells for fused in plain], [layer.go_backwards for layer in self.layers], table)
+
+    @cached_property
+    def work(self) -> int:
+        """Multiplications with an addition that a time step of a row takes, where kernels compute."""
+        return sum(fused.work for fused in self.fused if fused is not None)
+
+    def begin(
+        self,
+        inputs: Array,
+        lengths: Array | None,
+        initial_state: StateLike | None,
+        *,
+        name: str = "initial_state",
+        time_major: bool = False,
+        starts: Array | None = None,
+        sizes: tuple[int, int] | None = None,
+    ) -> Unrolling | None:
+        """[B, T, D] (or [T, B, D], or token ids), ready to be advanced step by step; None where there is no `stack`.
+
+        With `starts` and `sizes`, (B, T), inputs are [N, D], as `Unrolling` has it. `name` is what errors call the
+        initial state. Raises StateError, or OptionError for token ids that there are none of.
+        """
+        if self.stack is None:
+            return None
+        if sizes is None:
+            sizes = inputs.shape[1::-1] if time_major else inputs.shape[:2]
+        if self.front.embedding is not None and self.front.has_strange_ids(inputs):  # in the padding, it may be
+            longest = Packing(np.full(sizes[0], sizes[1]) if lengths is None else lengths, sizes[1])
+            packed = (
+                PackedBatch.concatenated if starts is not None else partial(PackedBatch.pack, time_major=time_major)
+            )
+            self.front.check_ids(packed(inputs, longest))
+        zeros = initial_state is None and all(layer.initial_state is None for layer in self.layers)
+        initial = None if zeros else self._read_state(initial_state, sizes[0], name)
+        array = _in_one_piece(inputs, _INT64 if self.stack.embeds else self.dtype)
+        return Unrolling(
+            self.stack, self.layers, array, lengths, initial, sizes=sizes, time_major=time_major, starts=starts
+        )
 
     def run_padded(
-        self, inputs: Array, packing: Packing, initial_state: StateLike | None, *, time_major: bool
+        self, inputs: Array, lengths: Array | None, initial_state: StateLike | None, *, time_major: bool
     ) -> tuple[Array, NamedState] | None:
         """[B, T, D] (or [T, B, D]) -> outputs [B, T, O] (or [T, B, O]) and final states, with no packed copy of either.
 
-        None for what `run` is there for: layers of other kinds, an empty batch, or something that is wrong.
+        None for what `run` is there for: layers of other kinds, or something that is wrong.
         """
-        found = kernels.here()
-        if not packing.total or not self._reads_padding or found is None:
+        begun = self.begin(inputs, lengths, initial_state, time_major=time_major)
+        if begun is None or not advance([begun], begun.longest, self.work):
             return None
-        initial = self._read_state(initial_state, packing.batch_size, "initial_state")
-        walk, places = None, None
-        padded_shape = *inputs.shape[:2], self.layers[-1].output_size
-        if packing.is_full:
-            padded, walk = np.empty(padded_shape, np.float32), padded_walk(packing, time_major)
-        else:
-            padded, places = np.zeros(padded_shape, np.float32), lay_out(found, packing, time_major)
-        flat = _in_one_piece(inputs, self.dtype).reshape(-1, inputs.shape[2])
-        rows, states = Rows(flat, places, walk=walk), []
-        last = Rows(padded.reshape(len(flat), -1), places, walk=walk)
-        for k, (layer, fused) in enumerate(zip(self.layers, self.fused, strict=True)):
-            if fused is None:
-                return None
-            zeros = initial_state is None and layer.initial_state is None
-            state = initial[k] if zeros else packing.sorted_state(initial[k])
-            with np.errstate(over="ignore", invalid="ignore"):
-                data, finite = fused.run(rows, packing, state, last if k == len(self.fused) - 1 else None)
-            if not finite:
-                return None
-            states.append(layer.named_state(packing.unsorted_state(state)))
-            rows = Rows(data)
-        return padded, states
+        return begun.outputs, begun.state
 
     def _layer(
         self, k: int, batch: PackedBatch, state: FlatState, room: dict[Direction, Array]

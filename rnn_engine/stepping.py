@@ -7,17 +7,15 @@ way that batches take, which gives the same bits.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from rnn_engine.front import Front
-from rnn_engine.fusion import FusedLayer
-from rnn_engine.kernels.fused import FixedStep
-from rnn_engine.kernels.panels import aligned
-from rnn_engine.types import FORWARD, Array, NamedState, StateLike
+from rnn_engine.kernels.stack import FixedStep
+from rnn_engine.passes import Passes
+from rnn_engine.types import Array, NamedState, StateLike
+from rnn_engine.unrolling import Unrolling
 
 #: Rows that a desk is laid out for, at most, and desks that are kept for each number of rows.
 MOST_ROWS, MOST_DESKS = 16, 4
@@ -30,26 +28,28 @@ class Desk:
     """Where one step of some rows takes place."""
 
     x: Array  # [rows, D]
-    states: list[tuple[tuple[str, Array], ...]]  # per layer, by name: [rows, size]
-    output: Array  # [rows, O]: h of the top layer
-    calls: list[FixedStep]  # per layer
+    states: list[list[tuple[str, Array]]]  # per layer, by name: [rows, size]
+    output: Array  # [rows, O]
+    step: FixedStep
+    unrolling: Unrolling  # whose arrays these are
 
 
 class Stepper:
     """Steps of a network whose layers all have kernels and read forward. Safe to use from any thread."""
 
-    def __init__(self, layers: Sequence[FusedLayer], input_size: int) -> None:
-        self._layers, self._input_size = layers, input_size
-        self._names = [tuple(fused.layer.state_sizes(fused.layer.first).items()) for fused in layers]
+    def __init__(self, passes: Passes) -> None:
+        self._passes, self._input_size = passes, passes.front.input_size
         self._desks: dict[int, list[Desk]] = {}
 
     @classmethod
-    def of(cls, layers: Sequence[FusedLayer | None], front: Front) -> Stepper | None:
+    def of(cls, passes: Passes) -> Stepper | None:
         """None where some layer, or the front, is not of the simplest kind."""
-        plain = [fused for fused in layers if fused is not None and _is_plain(fused)]
-        if front.embedding is not None or front.masks or len(plain) < len(layers):
+        front, stack = passes.front, passes.stack
+        if front.embedding is not None or front.masks or stack is None or not stack.forward_only:
             return None
-        return cls(plain, front.input_size)
+        if any(layer.initial_state is not None or "ch" in layer.state_names for layer in passes.layers):
+            return None
+        return cls(passes)
 
     def __call__(self, inputs: Any, state: StateLike | None) -> tuple[Array, NamedState] | None:
         """[B, D], state -> output [B, O], next state; None if this is for the long way."""
@@ -65,28 +65,21 @@ class Stepper:
             desk = self._lay_out(rows)
         np.copyto(desk.x, inputs)
         done = None
-        if _put(desk.states, state):
-            if not all(call.unroll(call.argument) for call in desk.calls):
-                return None  # without the desk: the padding of its states may not be finite any more either
+        if _put(desk.states, state) and desk.step.advance(desk.step.argument):
             done = desk.output.copy(), [{name: part.copy() for name, part in layer} for layer in desk.states]
         if len(free) < MOST_DESKS:
             free.append(desk)
         return done
 
     def _lay_out(self, rows: int) -> Desk:
-        x = aligned(rows, self._input_size)
-        desk = Desk(x, [], x, [])
-        for fused, sizes in zip(self._layers, self._names, strict=True):
-            call = fused.cells[FORWARD].fixed(x, rows)
-            parts = dict(zip(sizes, call.parts, strict=True))
-            desk.states.append(tuple((name, part[:, :size]) for (name, size), part in parts.items()))
-            desk.calls.append(call)
-            x = call.parts[-1]
-        desk.output = desk.states[-1][-1][1]
-        return desk
+        x = np.zeros((rows, 1, self._input_size), np.float32)
+        if (begun := self._passes.begin(x, None, None)) is None:
+            raise TypeError("a stepper is made for layers that have a stack")
+        states = [list(layer.items()) for layer in begun.state]
+        return Desk(x[:, 0], states, begun.outputs[:, 0], begun.stack.fixed(begun.segment()), begun)
 
 
-def _put(states: list[tuple[tuple[str, Array], ...]], given: StateLike | None) -> bool:
+def _put(states: list[list[tuple[str, Array]]], given: StateLike | None) -> bool:
     """Copies a state to where it is stepped from; False if it is none that can be copied as it is."""
     if given is None:
         for layer in states:
@@ -104,9 +97,3 @@ def _put(states: list[tuple[tuple[str, Array], ...]], given: StateLike | None) -
                 return False
             np.copyto(part, value)
     return True
-
-
-def _is_plain(fused: FusedLayer) -> bool:
-    layer = fused.layer
-    forward = list(layer.cells) == [FORWARD]
-    return forward and not layer.residual and layer.initial_state is None and "ch" not in layer.state_sizes(layer.first)

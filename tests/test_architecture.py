@@ -21,15 +21,19 @@ ENGINE = """
     cells
     kernels.tile  kernels.records  kernels.cache  kernels.emit  kernels.specs
     kernels.host  kernels.panels  kernels.functions  kernels.products  kernels.program
+    kernels.advance
     kernels.steps  kernels.rooms  kernels.phases
     kernels.library
     kernels.fused
+    kernels.stack
     kernels
     wrappers  catalog
     unroll  layouts.base  blueprint
     layer  readout  layouts.tensorflow  layouts.pytorch  layouts.keras  layouts.onnx
     layouts  front  forward  fusion
-    assembly  describe  passes  stepping
+    unrolling
+    assembly  describe  passes
+    stepping
     network
     golden
     formats
@@ -65,7 +69,9 @@ ENGINE = """
 ENGINE_STANDS_ON = {"numpy", "threadpoolctl", "google_crc32c", "llvmlite"}
 
 #: Who may write code for LLVM, and so cannot be imported where that is not installed.
-USES_LLVM = {f"rnn_engine.kernels.{name}" for name in ("emit", "functions", "products", "program", "steps", "library")}
+USES_LLVM = {
+    f"rnn_engine.kernels.{name}" for name in ("emit", "functions", "products", "program", "advance", "steps", "library")
+}
 
 #: Arrows that app may not have: (from, to), each with all that is under it.
 FORBIDDEN = [

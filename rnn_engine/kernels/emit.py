@@ -128,6 +128,13 @@ class Emit:
         """One whole number from an array of them; or, by its `kind`, an address."""
         return self.b.load(self.item_at(base, index), typ=kind, align=8)
 
+    def item_or(self, array: Value, index: Value, otherwise: Value) -> Value:
+        """One whole number from an array of them, or another where there is no array."""
+        item = self.variable(otherwise)
+        with self.b.if_then(self.b.not_(self.is_null(array))):
+            item.becomes(self.item(array, index))
+        return item.value
+
     def prefetch(self, base: Value, offset: Value) -> None:
         """Asks for the cache line there, which may be no memory at all."""
         kind = ir.FunctionType(VOID, [POINTER, I32, I32, I32])

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import struct
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from copy import copy
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
+from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 
 import numpy as np
 
@@ -63,11 +62,6 @@ def packed_walk(packing: Packing) -> Walk:
     return 0, 1, packing.widest
 
 
-def padded_walk(packing: Packing, time_major: bool) -> Walk:
-    """Of a batch without padding, [T, B, …] or [B, T, …]."""
-    return (0, 1, packing.batch_size) if time_major else (0, packing.max_time, 1)
-
-
 class FusedCell:
     """A cell, float32, ready to run. Safe to use from any thread."""
 
@@ -78,13 +72,14 @@ class FusedCell:
         with np.errstate(over="ignore", invalid="ignore"):  # biases that overflow together: a run will tell
             phases = phases_of(cell, library.tile, functions)
             numbers = numbers_of(cell, phases)
-        self._numbers = struct.pack(f"{len(numbers)}q", *numbers)
+        self.numbers = np.array(numbers, np.int64)  # its fields of a call
+        self._numbers = self.numbers.tobytes()
         self._kept = phases.kept
         self.units, self.z_stride = phases.units, phases.z_stride
-        self._room_rows = max(Z_FLOATS // phases.z_stride, Z_ROWS)
-        self._library, self._inputs = library, phases.inputs
+        self.room_rows = max(Z_FLOATS // phases.z_stride, Z_ROWS)
+        self.library, self._inputs = library, phases.inputs
         self.sizes = cell.flat_sizes
-        self._widths = (phases.units, phases.h_stride)[-len(self.sizes) :]  # of the states, padded
+        self.widths = (phases.units, phases.h_stride)[-len(self.sizes) :]  # of the states, padded
 
     @property
     def nbytes(self) -> int:
@@ -102,8 +97,9 @@ class FusedCell:
         for phase in self._inputs:
             of = dict(zip(PHASE, phase, strict=True))
             matrix = of["@matrix"], of["depth"], of["groups"]
-            _multiply(self._library, rows, (0, len(rows)), of["@start"], matrix, (projected, of["offset"]))
+            _multiply(self.library, rows, (0, len(rows)), of["@start"], matrix, (projected, of["offset"]))
         other._numbers = self._with("input_phases", 0)
+        other.numbers = np.frombuffer(other._numbers, np.int64).copy()
         return other
 
     def run(self, x: Rows, out: Rows, packing: Packing, state: tuple[Array, ...], first: int, end: int) -> bool:
@@ -113,10 +109,10 @@ class FusedCell:
         inputs, states and outputs were finite.
         """
         rows, steps = end - first, packing.longest_first[first]
-        room_rows = max(rows, min(self._room_rows, packing.total, rows * steps))
+        room_rows = max(rows, min(self.room_rows, packing.total, rows * steps))
         padded = [
             None if part.shape[1] == width and part.flags.c_contiguous else _padded(part[first:end], width)
-            for part, width in zip(state, self._widths, strict=True)
+            for part, width in zip(state, self.widths, strict=True)
         ]
         states = [
             address_of(part) + 4 * first * part.shape[1] if own is None else address_of(own)
@@ -135,16 +131,6 @@ class FusedCell:
             if own is not None:
                 part[first:end] = own[:, : part.shape[1]]
         return bool(finite)
-
-    def fixed(self, x: Array, rows: int) -> FixedStep:
-        """One step of so many rows, laid out once, to be called again and again; x [rows, any] is the caller's."""
-        room = rooms.Room(self._floats(rows, rows), 2 * rows)
-        parts = [aligned(rows, width) for width in self._widths]
-        working = self._working([address_of(part) for part in parts], room, rows, rows)
-        nowhere = (room.floats_at, 0, 0, 0, 0, 0)
-        batch = (1, 0, 0, rows, 0, rows, address_of(x), x.shape[1], 0, 0, 1, 0, *nowhere)
-        own = self._with("width", 0)  # h is where it is, and copied nowhere
-        return FixedStep(self._unroll, _pack_changing(*batch, *working) + own, parts, (self, room, x))
 
     def _floats(self, rows: int, room_rows: int) -> int:
         return round_up(rows * self.units, LINE) + room_rows * self.z_stride
@@ -167,35 +153,11 @@ def _padded(part: Array, width: int) -> Array:
     return out
 
 
-@dataclass(frozen=True)
-class FixedStep:
-    """A call that can be made again and again: `unroll(argument)`, between which `parts` hold the state."""
-
-    unroll: Callable[[bytes], int]
-    argument: bytes
-    parts: list[Array]  # [rows, padded size] each
-    kept: tuple[Any, ...]
-
-
-def lay_out(library: Library, packing: Packing, time_major: bool) -> Array:
-    """[N]: where each row of the packed data stands in the padded batch. Leaves `packing` knowing its bounds, too."""
-    steps, rows = packing.longest_first[0], packing.widest
-    lengths = np.array(packing.longest_first, np.int64)
-    order = np.arange(rows) if packing.order is None else packing.order
-    bounds, numbers = np.empty((2, steps), np.int64), np.empty((2, packing.total), np.int64)
-    strides = (1, packing.batch_size) if time_major else (packing.max_time, 1)
-    starts, places = address_of(bounds), address_of(numbers)
-    arrays = starts, starts + bounds.strides[0], places, places + numbers.strides[0]
-    library.lay_out(steps, rows, address_of(lengths), address_of(order), *strides, *arrays)
-    packing.lay_out(bounds, numbers[1])
-    return np.asarray(numbers[0])
-
-
 class FusedProduct:
     """A matrix [U, n] packed for the compiled code, and what is added to its products. Safe to use from any thread."""
 
     def __init__(self, matrix: Array, bias: Array | None, library: Library) -> None:
-        self._library, self._depth = library, len(matrix)
+        self.library, self._depth = library, len(matrix)
         self.padded = round_up(matrix.shape[1], group_width(library.tile))
         self._matrix = panels(matrix[np.newaxis], self.padded, library.tile)
         self._start = aligned(self.padded)
@@ -205,7 +167,7 @@ class FusedProduct:
     def __call__(self, x: Array, y: Array, first: int, end: int) -> None:
         """Rows first … end - 1 of x [N, U] -> y [end - first, padded]; both in one piece."""
         matrix = address_of(self._matrix), self._depth, len(self._matrix)
-        _multiply(self._library, x, (first, end), address_of(self._start), matrix, (y, 0))
+        _multiply(self.library, x, (first, end), address_of(self._start), matrix, (y, 0))
 
 
 def _multiply(

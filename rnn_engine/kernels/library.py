@@ -19,12 +19,11 @@ from rnn_engine.kernels.tile import Tile
 
 log = logging.getLogger("unrolled.kernels")
 
-#: The loop over time; its argument is a call as records.py has it. ctypes lets go of the GIL meanwhile.
+#: The loop over time, and the one over layers; the argument is a record, see records.py. ctypes lets go of the GIL
+#: meanwhile.
 _UNROLL = ctypes.CFUNCTYPE(ctypes.c_int64, ctypes.c_char_p)
 #: The product alone, see products.py.
 _MULTIPLY = ctypes.CFUNCTYPE(None, *[ctypes.c_int64] * 11)
-#: Where the steps of a ragged batch stand, see program.py.
-_LAY_OUT = ctypes.CFUNCTYPE(None, *[ctypes.c_int64] * 10)
 
 #: Kinds of cells that one process compiles at most, since it never gives them back.
 MOST_SPECS = 256
@@ -45,10 +44,10 @@ class Library:
         self._specs: dict[Spec, dict[str, int]] = {}
         self._broken: set[Spec] = set()
         self.seconds: dict[str, float] = {}  # by object that is loaded; it took none to compile if it was on disk
-        core = self.load(f"{tile}-core", ("unroll", "multiply", "lay_out"), _write_core)
+        core = self.load(f"{tile}-core", ("unroll", "multiply", "advance"), _write_core)
         self.unroll: Callable[[bytes], int] = _UNROLL(core["unroll"])
+        self.advance: Callable[[bytes], int] = _UNROLL(core["advance"])
         self.multiply: Callable[..., None] = _MULTIPLY(core["multiply"])
-        self.lay_out: Callable[..., None] = _LAY_OUT(core["lay_out"])
 
     def has(self, spec: Spec) -> bool:
         """Whether the functions of a cell are loaded, so that they cost nothing."""
@@ -135,11 +134,11 @@ def _machine(host: Host) -> Any:
 
 
 def _write_core(module: Any, tile: Tile) -> None:
+    from rnn_engine.kernels.advance import write_advance
     from rnn_engine.kernels.products import write_multiply
-    from rnn_engine.kernels.program import write_lay_out, write_unroll
+    from rnn_engine.kernels.program import write_unroll
 
-    write_lay_out(module)
-    write_unroll(module, tile.lanes, write_multiply(module, tile))
+    write_advance(module, tile.lanes, write_unroll(module, tile.lanes, write_multiply(module, tile)))
 
 
 def _write(module: Any, tile: Tile, spec: Spec) -> None:

@@ -21,12 +21,12 @@ def aligned(*shape: int) -> Array:
     return block[start : start + size].reshape(shape)
 
 
-def address_of(array: Array) -> int:
+def address_of(array: Array | bytearray) -> int:
     """Where an array stands. `array.ctypes.data`, but four times as fast for one that is writable and in one piece."""
     try:
         return addressof(c_char.from_buffer(array))  # type: ignore[arg-type]
     except (TypeError, ValueError, BufferError):
-        if not array.flags.c_contiguous:
+        if isinstance(array, bytearray) or not array.flags.c_contiguous:
             raise
         return int(array.ctypes.data)
 

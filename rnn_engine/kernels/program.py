@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from llvmlite import ir
 
-from rnn_engine.kernels.emit import F32, I32, I64, POINTER, VOID, Emit, Value
+from rnn_engine.kernels.emit import F32, I32, I64, POINTER, Emit, Value
 from rnn_engine.kernels.records import CALL, FROM_SPARE, PHASE
 
 #: A function of a cell: the call, how many rows, their rows of z, and a vector that shall become NaN where a value is
@@ -36,6 +36,7 @@ def note(e: Emit, noted: Value, *values: Value) -> None:
 def write_unroll(module: ir.Module, lanes: int, multiply: ir.Function) -> ir.Function:
     """unroll(call) -> 1, or 0 where an input, a state or an output was not finite."""
     function = ir.Function(module, ir.FunctionType(I64, [POINTER]), "unroll")
+    function.attributes.add("noinline")  # in a caller that knows some address to be 0 it would be another function
     call = function.args[0]
     e = Emit(function, lanes)
     of = read(e, CALL, call)
@@ -45,7 +46,7 @@ def write_unroll(module: ir.Module, lanes: int, multiply: ir.Function) -> ir.Fun
 
     def alive(t: Value) -> Value:
         """How many of the rows of this call are alive at step t."""
-        there = _item(e, of["alive"], t, of["rows"])
+        there = e.item_or(of["alive"], t, of["rows"])
         return e.minus(e.least(there, of["end"]), of["first"])
 
     def place(of_what: str, t: Value, m: Value) -> Value:
@@ -56,7 +57,7 @@ def write_unroll(module: ir.Module, lanes: int, multiply: ir.Function) -> ir.Fun
         k = e.variable(even)
         with e.b.if_then(e.b.not_(e.is_null(of["starts"]))):
             k.becomes(e.plus(e.item(of["starts"], t), rank))
-        return _item(e, of[f"{of_what}_index"], k.value, k.value)
+        return e.item_or(of[f"{of_what}_index"], k.value, k.value)
 
     rows = e.minus(of["end"], of["first"])
     with e.loop(0, rows) as m:
@@ -92,39 +93,11 @@ def write_unroll(module: ir.Module, lanes: int, multiply: ir.Function) -> ir.Fun
             with e.loop(0, n) as m:
                 out = place("out", step, m)
                 h = e.at(of["h"], e.times(m, of["h_stride"]))
-                _copy(e, h, e.at(of["out"], e.times(out, of["out_stride"])), of["width"])
+                copy_floats(e, h, e.at(of["out"], e.times(out, of["out_stride"])), of["width"])
             done.becomes(e.plus(done.value, n))
         t.becomes(until.value)
 
     e.b.ret(e.b.zext(_is_zero(e, e.load(noted, e.whole(0))), I64))
-    return function
-
-
-def write_lay_out(module: ir.Module) -> ir.Function:
-    """lay_out(steps, rows, lengths, order, row_stride, time_stride, starts, alive, places, mirrored).
-
-    Of a ragged batch, whose lengths [rows] come longest first and whose order [rows] tells which rows they are: where
-    each step begins in the packed data and how many rows are alive then [steps]; for each row of the data, its place
-    in the padded batch, `order · row_stride + step · time_stride`, and the row that mirrors it in time [N].
-    """
-    kinds = [I64, I64, POINTER, POINTER, I64, I64, POINTER, POINTER, POINTER, POINTER]
-    function = ir.Function(module, ir.FunctionType(VOID, kinds), "lay_out")
-    steps, rows, lengths, order, row_stride, time_stride, starts, alive, places, mirrored = function.args
-    e = Emit(function, 1)
-    begin, there = e.variable(e.whole(0)), e.variable(rows)
-    with e.loop(0, steps) as t:
-        with e.as_long_as(lambda: e.b.icmp_signed("<=", e.item(lengths, e.minus(there.value, 1)), t)):
-            there.becomes(e.minus(there.value, 1))
-        e.b.store(begin.value, e.item_at(starts, t))
-        e.b.store(there.value, e.item_at(alive, t))
-        with e.loop(0, there.value) as m:
-            place = e.plus(e.times(e.item(order, m), row_stride), e.times(t, time_stride))
-            e.b.store(place, e.item_at(places, e.plus(begin.value, m)))
-        begin.becomes(e.plus(begin.value, there.value))
-    with e.loop(0, steps) as t, e.loop(0, e.item(alive, t)) as m:
-        mirror = e.item(starts, e.minus(e.minus(e.item(lengths, m), 1), t))
-        e.b.store(e.plus(mirror, m), e.item_at(mirrored, e.plus(e.item(starts, t), m)))
-    e.b.ret_void()
     return function
 
 
@@ -134,7 +107,7 @@ def _project(e: Emit, of: dict[str, Value], multiply: ir.Function, rows: Value, 
         x = e.at(of["x"], e.times(e.item(of["index"], m), of["x_stride"]))
         with e.b.if_else(e.is_zero(of["input_phases"])) as (projected, features):
             with projected:
-                _copy(e, x, e.at(of["z"], e.times(m, of["z_stride"])), of["z_stride"])
+                copy_floats(e, x, e.at(of["z"], e.times(m, of["z_stride"])), of["z_stride"])
             with features:
                 _check(e, x, of["depth"], noted)
     with e.loop(0, of["input_phases"]) as k:
@@ -168,19 +141,11 @@ def _phase(
             e.call_at(phase["function"], call, n, z, noted)
 
 
-def _item(e: Emit, array: Value, k: Value, otherwise: Value) -> Value:
-    """array[k], or what to take where there is no array."""
-    item = e.variable(otherwise)
-    with e.b.if_then(e.b.not_(e.is_null(array))):
-        item.becomes(e.item(array, k))
-    return item.value
-
-
 def _whole_vectors(e: Emit, count: Value) -> Value:
     return e.times(e.over(count, e.lanes), e.lanes)
 
 
-def _copy(e: Emit, start: Value, to: Value, count: Value) -> None:
+def copy_floats(e: Emit, start: Value, to: Value, count: Value) -> None:
     """Copies floats."""
     whole = _whole_vectors(e, count)
     with e.loop(0, whole, e.lanes) as k:

@@ -31,3 +31,46 @@ CALL = (
 PHASE = ("@function", "@matrix", "depth", "groups", "source", "to_h", "offset", "@start")
 
 FROM_H, FROM_SPARE, FROM_X = 0, 1, 2
+
+#: Rows that one array holds the inputs of, and one the outputs, of which some steps are to be computed. Inputs and
+#: outputs begin at a number of floats (inputs that are token ids: of whole numbers), counted from address 0.
+SEGMENT = (
+    # how many rows; their lengths (0: all `length`); the step from which on to compute
+    "rows", "@lengths", "length", "done",
+    # where the inputs begin; where each row's do, behind that (0: `x_row` from row to row); from step to step
+    "x", "@x_starts", "x_row", "x_time",
+    # the same of the outputs
+    "out", "@out_starts", "out_row", "out_time",
+    # the states, changed in place: one part of all rows after the other
+    "state",
+)  # fmt: skip
+
+#: A cell of a stack of layers.
+CELL = (
+    # its own fields of a call; where its outputs stand beside those of the layer's other direction
+    "@numbers", "column",
+    # whether it reads the sequence from its end, and whether it leaves its outputs in that order
+    "backward", "reversed",
+    # whether it is in the first layer, in the last, and the last cell of its layer; columns of the layer, and of the
+    # one below
+    "first", "last", "ends", "columns", "below",
+    # rows that token ids choose (0: the inputs are floats), and floats from one to the next
+    "@table", "table_stride",
+    # where c and h stand in a row's state, as a number of columns before them, and how many columns they are; c may be
+    # none
+    "c_at", "c_size", "h_at", "h_size",
+    # rows of pre-activations to work on at a time
+    "z_rows",
+)  # fmt: skip
+
+#: Some steps of some segments through a stack of layers.
+STACK = (
+    # the segments; the most steps to compute of a row
+    "segment_count", "@segments", "steps",
+    # which part of the rows to compute, of how many parts with about as many steps each
+    "part", "parts",
+    # the cells; whether token ids come in
+    "cell_count", "@cells", "embeds",
+    # rooms, see `Stack`
+    "@floats", "@wholes",
+)  # fmt: skip

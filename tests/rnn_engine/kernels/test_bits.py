@@ -15,9 +15,10 @@ pytest.importorskip("llvmlite")
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rnn_engine import Network, fusion, set_threads
+from rnn_engine import Network, fusion, set_threads, unrolling
 from rnn_engine.blueprint import Blueprint
 from rnn_engine.errors import NonFiniteError
+from rnn_engine.kernels.stack import Stack
 from rnn_engine.passes import Passes
 from rnn_engine.threads import cores, workers
 from tests.rnn_engine.kernels.nets import BOTH, OPTIONS, example, examples, layer, rows_of, same_bits, stack
@@ -36,7 +37,7 @@ def threads(count):
     """So many threads, which even the smallest net is spread over."""
     set_threads(count)
     try:
-        with mock.patch.object(fusion, "WORTH_THREADS", 0):
+        with mock.patch.object(fusion, "WORTH_THREADS", 0), mock.patch.object(unrolling, "WORTH_THREADS", 0):
             yield
     finally:
         set_threads(cores())
@@ -184,7 +185,7 @@ def test_rows_are_indeed_spread_over_threads(count, sides, tasks):
     net = fused(ex.net(), AVX2)
     with (
         threads(count),
-        mock.patch.object(fusion.FusedCell, "run", autospec=True, side_effect=fusion.FusedCell.run) as run,
+        mock.patch.object(Stack, "run", autospec=True, side_effect=Stack.run) as run,
     ):
         net.run(*ex.batch())
     assert run.call_count == tasks

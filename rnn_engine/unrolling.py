@@ -1,0 +1,123 @@
+"""A batch that is being unrolled: some steps now and the rest later, alone or together with others of the same net."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import partial
+
+import numpy as np
+
+from rnn_engine.fusion import WORTH_THREADS
+from rnn_engine.kernels.panels import address_of
+from rnn_engine.kernels.stack import Segment, Stack, StatePart, packed_segments
+from rnn_engine.layer import FlatState, Layer
+from rnn_engine.threads import workers
+from rnn_engine.types import Array, NamedState
+
+_FLOAT = 4
+
+
+class Unrolling:
+    """Rows with their inputs, their outputs so far, their states, and how many steps are done.
+
+    Made by `Passes.begin`, driven by `advance`. Rows that have come to their end stay as they are.
+    """
+
+    def __init__(
+        self,
+        stack: Stack,
+        layers: Sequence[Layer],
+        inputs: Array,
+        lengths: Array | None,
+        initial: Sequence[FlatState] | None,
+        *,
+        sizes: tuple[int, int],
+        time_major: bool = False,
+        starts: Array | None = None,
+    ) -> None:
+        """`inputs` [B, T, D] (or [T, B, D], or token ids without D) in one piece; `sizes` are B and T.
+
+        Without `lengths` [B] all rows are T long. With `starts` [B] the inputs are [N, D], and a row's stand from the
+        step of that number on. `initial` is a state per layer, or None for zeros.
+        """
+        self.batch_size, self.max_time = rows, time = sizes
+        self.lengths, self.done = lengths, 0
+        self.longest = time if lengths is None else int(lengths.max(initial=0))
+        self.inputs, self._starts, self._layers, self.stack = inputs, starts, layers, stack
+        width, features = stack.output_size, 1 if stack.embeds else inputs.shape[-1]
+        shape = (time, rows, width) if time_major else (rows, time, width)
+        self.outputs = np.empty(shape, np.float32) if lengths is None else np.zeros(shape, np.float32)
+        self._states = np.zeros(rows * stack.state_size, np.float32)
+        if initial is not None:
+            for layer, sides in zip(initial, stack.parts, strict=True):
+                for given, parts in zip(layer.values(), sides, strict=True):
+                    for array, part in zip(given, parts, strict=True):
+                        self._state(part)[...] = array
+        row, step = (1, rows) if time_major else (time, 1)
+        x_row, x_step = (0, 1) if starts is not None else (row, step)
+        if starts is not None:
+            self._starts = starts * features
+        self._segment = (
+            stack.x_at(inputs),
+            0 if self._starts is None else address_of(self._starts),
+            x_row * features,
+            x_step * features,
+            address_of(self.outputs) // _FLOAT,
+            0,
+            row * width,
+            step * width,
+            address_of(self._states) // _FLOAT,
+        )
+
+    @property
+    def left(self) -> int:
+        """Steps of its longest row that are still to be done."""
+        return self.longest - self.done
+
+    def total(self, steps: int) -> int:
+        """How many steps of rows the next `steps` are."""
+        if self.lengths is None:
+            return self.batch_size * max(0, min(steps, self.left))
+        return int((self.lengths - self.done).clip(0, steps).sum())
+
+    def segment(self) -> Segment:
+        """Where all of it stands, for the compiled code."""
+        lengths = 0 if self.lengths is None else address_of(self.lengths)
+        return Segment(self.batch_size, lengths, self.longest, self.done, *self._segment)
+
+    @property
+    def state(self) -> NamedState:
+        """An entry per layer, [B, size] each, as they are now: they change with the next steps."""
+        return [
+            layer.named_state(
+                {side: tuple(map(self._state, parts)) for side, parts in zip(layer.cells, sides, strict=True)}
+            )
+            for layer, sides in zip(self._layers, self.stack.parts, strict=True)
+        ]
+
+    def _state(self, part: StatePart) -> Array:
+        """One part of the states, [B, size]."""
+        rows = self.batch_size
+        return self._states[rows * part.before : rows * (part.before + part.size)].reshape(rows, part.size)
+
+
+def advance(unrollings: Sequence[Unrolling], steps: int, work: int = 0) -> bool:
+    """Computes up to `steps` more steps of every row. All are of one net, which takes `work` multiplications a step.
+
+    A net that reads backward from the sequences' ends does all steps at once, however few it is told to. The answer is
+    whether all inputs, states and outputs were finite. Rows are spread over threads where that pays; a
+    row's bits depend on none of it.
+    """
+    left = max((one.left for one in unrollings), default=0)
+    if min(left, steps) <= 0:
+        return True
+    stack = unrollings[0].stack
+    steps = min(steps, left) if stack.forward_only else left
+    total, rows = sum(one.total(steps) for one in unrollings), sum(one.batch_size for one in unrollings)
+    segments = packed_segments([one.segment() for one in unrollings])
+    parts = min(workers().count, rows) if total * work >= WORTH_THREADS else 1
+    run = partial(stack.run, segments, len(unrollings), steps, rows, total)
+    finite = run() if parts == 1 else all(workers().run([partial(run, part, parts) for part in range(parts)]))
+    for one in unrollings:
+        one.done += min(steps, max(one.left, 0))
+    return finite
