@@ -126,7 +126,7 @@ class Passes:
         None for what `run` is there for: layers of other kinds, or something that is wrong.
         """
         begun = self.begin(inputs, lengths, initial_state, time_major=time_major)
-        if begun is None or not advance([begun], begun.longest, self.work):
+        if begun is None or not advance(begun.strands(), begun.max_time, self.work):
             return None
         return begun.outputs, begun.state
 

@@ -76,7 +76,7 @@ class Stepper:
         if (begun := self._passes.begin(x, None, None)) is None:
             raise TypeError("a stepper is made for layers that have a stack")
         states = [list(layer.items()) for layer in begun.state]
-        return Desk(x[:, 0], states, begun.outputs[:, 0], begun.stack.fixed(begun.segment()), begun)
+        return Desk(x[:, 0], states, begun.outputs[:, 0], begun.stack.fixed(begun.strands()[0].segment()), begun)
 
 
 def _put(states: list[list[tuple[str, Array]]], given: StateLike | None) -> bool:

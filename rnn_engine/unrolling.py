@@ -18,9 +18,9 @@ _FLOAT = 4
 
 
 class Unrolling:
-    """Rows with their inputs, their outputs so far, their states, and how many steps are done.
+    """Rows with their inputs, their outputs so far, and their states.
 
-    Made by `Passes.begin`, driven by `advance`. Rows that have come to their end stay as they are.
+    Made by `Passes.begin`; `advance` drives its strands. Rows that have come to their end stay as they are.
     """
 
     def __init__(
@@ -41,8 +41,7 @@ class Unrolling:
         step of that number on. `initial` is a state per layer, or None for zeros.
         """
         self.batch_size, self.max_time = rows, time = sizes
-        self.lengths, self.done = lengths, 0
-        self.longest = time if lengths is None else int(lengths.max(initial=0))
+        self.lengths = lengths
         self.inputs, self._starts, self._layers, self.stack = inputs, starts, layers, stack
         width, features = stack.output_size, 1 if stack.embeds else inputs.shape[-1]
         shape = (time, rows, width) if time_major else (rows, time, width)
@@ -57,7 +56,8 @@ class Unrolling:
         x_row, x_step = (0, 1) if starts is not None else (row, step)
         if starts is not None:
             self._starts = starts * features
-        self._segment = (
+        self.lengths_at = 0 if lengths is None else address_of(lengths)
+        self.places = (
             stack.x_at(inputs),
             0 if self._starts is None else address_of(self._starts),
             x_row * features,
@@ -69,21 +69,10 @@ class Unrolling:
             address_of(self._states) // _FLOAT,
         )
 
-    @property
-    def left(self) -> int:
-        """Steps of its longest row that are still to be done."""
-        return self.longest - self.done
-
-    def total(self, steps: int) -> int:
-        """How many steps of rows the next `steps` are."""
-        if self.lengths is None:
-            return self.batch_size * max(0, min(steps, self.left))
-        return int((self.lengths - self.done).clip(0, steps).sum())
-
-    def segment(self) -> Segment:
-        """Where all of it stands, for the compiled code."""
-        lengths = 0 if self.lengths is None else address_of(self.lengths)
-        return Segment(self.batch_size, lengths, self.longest, self.done, *self._segment)
+    def strands(self, most: int | None = None) -> list[Strand]:
+        """All rows, in strands of `most` each."""
+        most = most or max(1, self.batch_size)
+        return [Strand(self, k, min(k + most, self.batch_size)) for k in range(0, self.batch_size, most)]
 
     @property
     def state(self) -> NamedState:
@@ -101,23 +90,51 @@ class Unrolling:
         return self._states[rows * part.before : rows * (part.before + part.size)].reshape(rows, part.size)
 
 
-def advance(unrollings: Sequence[Unrolling], steps: int, work: int = 0) -> bool:
+class Strand:
+    """Some rows of an unrolling, which have come equally far."""
+
+    def __init__(self, unrolling: Unrolling, first: int, end: int) -> None:
+        self.unrolling, self.first, self.rows = unrolling, first, end - first
+        self._lengths = None if unrolling.lengths is None else unrolling.lengths[first:end]
+        self.longest = unrolling.max_time if self._lengths is None else int(self._lengths.max(initial=0))
+        self.done = 0
+
+    @property
+    def left(self) -> int:
+        """Steps of its longest row that are still to be done."""
+        return self.longest - self.done
+
+    def total(self, steps: int) -> int:
+        """How many steps of rows the next `steps` are."""
+        if self._lengths is None:
+            return self.rows * max(0, min(steps, self.left))
+        return int((self._lengths - self.done).clip(0, steps).sum())
+
+    def segment(self) -> Segment:
+        """Where all of it stands, for the compiled code."""
+        of = self.unrolling
+        return Segment(
+            of.batch_size, self.first, self.first + self.rows, of.lengths_at, self.longest, self.done, *of.places
+        )
+
+
+def advance(strands: Sequence[Strand], steps: int, work: int = 0) -> bool:
     """Computes up to `steps` more steps of every row. All are of one net, which takes `work` multiplications a step.
 
     A net that reads backward from the sequences' ends does all steps at once, however few it is told to. The answer is
-    whether all inputs, states and outputs were finite. Rows are spread over threads where that pays; a
-    row's bits depend on none of it.
+    whether all inputs, states and outputs were finite. Rows are spread over threads where that pays; a row's bits
+    depend on none of it.
     """
-    left = max((one.left for one in unrollings), default=0)
+    left = max((one.left for one in strands), default=0)
     if min(left, steps) <= 0:
         return True
-    stack = unrollings[0].stack
+    stack = strands[0].unrolling.stack
     steps = min(steps, left) if stack.forward_only else left
-    total, rows = sum(one.total(steps) for one in unrollings), sum(one.batch_size for one in unrollings)
-    segments = packed_segments([one.segment() for one in unrollings])
+    total, rows = sum(one.total(steps) for one in strands), sum(one.rows for one in strands)
+    segments = packed_segments([one.segment() for one in strands])
     parts = min(workers().count, rows) if total * work >= WORTH_THREADS else 1
-    run = partial(stack.run, segments, len(unrollings), steps, rows, total)
+    run = partial(stack.run, segments, len(strands), steps, rows, total)
     finite = run() if parts == 1 else all(workers().run([partial(run, part, parts) for part in range(parts)]))
-    for one in unrollings:
+    for one in strands:
         one.done += min(steps, max(one.left, 0))
     return finite

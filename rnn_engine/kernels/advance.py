@@ -100,7 +100,7 @@ def _each_row(e: Emit, of: dict[str, Value], do: Callable[[Value, Value, Value],
     """do(segment's number, row's number, steps) for all rows."""
     with e.loop(0, of["segment_count"]) as k:
         segment = _segment(e, of, k)
-        with e.loop(0, segment["rows"]) as row:
+        with e.loop(segment["first"], segment["end"]) as row:
             length = e.item_or(segment["lengths"], row, segment["length"])
             left = e.most(e.minus(length, segment["done"]), e.whole(0))
             do(k, row, e.least(left, of["steps"]))

@@ -35,8 +35,9 @@ FROM_H, FROM_SPARE, FROM_X = 0, 1, 2
 #: Rows that one array holds the inputs of, and one the outputs, of which some steps are to be computed. Inputs and
 #: outputs begin at a number of floats (inputs that are token ids: of whole numbers), counted from address 0.
 SEGMENT = (
-    # how many rows; their lengths (0: all `length`); the step from which on to compute
-    "rows", "@lengths", "length", "done",
+    # how many rows; which of them to compute: from `first` on, before `end`; their lengths (0: all `length`); the step
+    # from which on to compute
+    "rows", "first", "end", "@lengths", "length", "done",
     # where the inputs begin; where each row's do, behind that (0: `x_row` from row to row); from step to step
     "x", "@x_starts", "x_row", "x_time",
     # the same of the outputs

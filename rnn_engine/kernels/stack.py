@@ -25,6 +25,8 @@ class Segment(NamedTuple):
     """
 
     rows: int
+    first: int
+    end: int
     lengths: int
     length: int
     done: int
@@ -138,7 +140,7 @@ class Stack:
 
     def fixed(self, segment: Segment) -> FixedStep:
         """One step of the rows of a segment, laid out once, to be called again and again."""
-        segments, rows = packed_segments([segment]), segment.rows
+        segments, rows = packed_segments([segment]), segment.end - segment.first
         room = rooms.Room(*self._room(rows, 1, rows))
         return FixedStep(self._advance, self._call((1, address_of(segments), 1, 0, 1), room), (segments, room))
 

@@ -48,16 +48,22 @@ def begin(net, ex, **more):
 
 
 @settings(max_examples=60)
-@given(nets_with_batches(), st.sampled_from(TILES), st.lists(st.integers(1, 5), min_size=1), st.sampled_from((1, 2, 3)))
-def test_batches_that_join_and_end_at_any_step_have_the_bits_that_each_has_alone(drawn, tile, chunks, count):
+@given(nets_with_batches(), st.sampled_from(TILES), st.lists(st.integers(1, 5), min_size=1), st.data())
+def test_batches_that_join_and_end_at_any_step_have_the_bits_that_each_has_alone(drawn, tile, chunks, data):
     batches, joins = drawn
+    count, most = data.draw(st.sampled_from((1, 2, 3))), data.draw(st.sampled_from((1, 2, 64)))
     net = fused(batches[0].net(), tile)
     expected = [net.run(*ex.batch()) for ex in batches]
     begun = [begin(net, ex) for ex in batches]
+    strands = [
+        (joining + k, strand)
+        for joining, one in zip(joins, begun, strict=True)
+        for k, strand in enumerate(one.strands(most))
+    ]
     with threads(count):
         tick = 0
-        while any(one.left > 0 for one in begun):
-            there = [one for one, joining in zip(begun, joins, strict=True) if joining <= tick and one.left > 0]
+        while any(strand.left > 0 for _, strand in strands):
+            there = [strand for joining, strand in strands if joining <= tick and strand.left > 0]
             assert advance(there, chunks[tick % len(chunks)])
             tick += 1
     for one, (outputs, state) in zip(begun, expected, strict=True):
@@ -74,8 +80,9 @@ def test_batches_of_a_net_that_reads_both_ways_run_whole_and_together(tile):
     ]
     net = fused(batches[0].net(), tile)
     begun = [begin(net, ex) for ex in batches]
-    assert advance(begun, 1)
-    assert [one.left for one in begun] == [0, 0]
+    strands = [one for all_ in begun for one in all_.strands(2)]
+    assert advance(strands, 1)
+    assert [one.left for one in strands] == [0, 0, 0]
     for one, ex in zip(begun, batches, strict=True):
         same_bits((one.outputs, one.state), net.run(*ex.batch()))
 
@@ -88,8 +95,9 @@ def test_sequences_that_stand_one_after_the_other_have_the_bits_of_the_padded_ba
     flat = np.concatenate([row[:length] for row, length in zip(inputs, lengths, strict=True)])
     starts = np.cumsum(lengths) - lengths
     one = net.passes.begin(flat, lengths, state, starts=starts, sizes=(4, 7))
-    while one.left:
-        assert advance([one], 2)
+    for strand in one.strands(3):
+        while strand.left:
+            assert advance([strand], 2)
     same_bits((one.outputs, one.state), net.run(*ex.batch()))
 
 
@@ -99,7 +107,7 @@ def test_time_major_inputs_give_time_major_outputs():
     net = fused(ex.net(), AVX2)
     inputs, lengths, _ = ex.batch()
     one = net.passes.begin(inputs.swapaxes(0, 1), lengths, None, time_major=True)
-    assert advance([one], 4)
+    assert advance(one.strands(), 4)
     same_bits(one.outputs.swapaxes(0, 1), net.run(inputs, lengths)[0])
 
 
@@ -110,9 +118,10 @@ def test_what_is_not_finite_is_told_and_harms_no_other_batch():
     net = fused(good[0].net(), AVX2)
     bad = net.passes.begin(np.full((3, 5, 3), np.inf, np.float32), None, None)
     begun = [begin(net, good[0]), bad, begin(net, good[1])]
-    assert not advance(begun, 2)
+    strands = [strand for one in begun for strand in one.strands()]
+    assert not advance(strands, 2)
     begun.remove(bad)
-    assert advance(begun, 5)
+    assert advance([strand for strand in strands if strand.unrolling is not bad], 5)
     for one, ex in zip(begun, good, strict=True):
         same_bits((one.outputs, one.state), net.run(*ex.batch()))
 
@@ -127,7 +136,7 @@ def test_strange_token_ids_are_refused_before_anything_is_read_by_them_but_not_i
     with pytest.raises(OptionError, match=r"token id 1099511627776 at step 1 of row 1 is outside 0\.\.6"):
         net.passes.begin(ids, None, None)
     one = net.passes.begin(ids, np.array([3, 1]), None)
-    assert advance([one], 3)
+    assert advance(one.strands(), 3)
     same_bits((one.outputs, one.state), net.run(ids, [3, 1]))
     with pytest.raises(OptionError, match="token id 9 at step 0 of row 1"):
         net.passes.begin(np.array([1, 9]), np.array([1, 1]), None, starts=np.array([0, 1]), sizes=(2, 1))
