@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 
 from starlette.requests import Request
 
 from app.problems import Problem
+from app.settings import Settings
 
 
 async def chunks(request: Request, limit: int, what: str) -> AsyncIterator[bytes]:
@@ -28,9 +30,18 @@ async def chunks(request: Request, limit: int, what: str) -> AsyncIterator[bytes
         yield part
 
 
-async def whole(request: Request, limit: int) -> bytes:
-    """The whole body in memory."""
-    return b"".join([part async for part in chunks(request, limit, "the body (UNROLLED_MAX_BODY_BYTES)")])
+async def whole(request: Request, settings: Settings) -> bytes:
+    """The whole body in memory. A 408 where it does not come in time."""
+    pieces = chunks(request, settings.max_body_bytes, "the body (UNROLLED_MAX_BODY_BYTES)")
+    try:
+        async with asyncio.timeout(settings.body_seconds):
+            return b"".join([part async for part in pieces])
+    except TimeoutError:
+        raise Problem(
+            408,
+            f"the body did not come within {settings.body_seconds} s (UNROLLED_BODY_SECONDS)",
+            headers={"Connection": "close"},
+        ) from None
 
 
 def refuse_compressed(encoding: str | None) -> None:

@@ -1,7 +1,4 @@
-"""From the fields of a request to its answer: the path of every /run and /step, without HTTP and without threads.
-
-A `Job` is work that was understood and found affordable before anything was allocated for it.
-"""
+"""From the fields of a request to work: the path of every /run and /step, without HTTP and without threads."""
 
 from __future__ import annotations
 
@@ -18,11 +15,11 @@ from app.problems import Problem, pointer
 from app.registry import Registry
 from app.schemas import NetRequest, RunRequest, StepRequest, validated
 from app.settings import Settings
+from app.work import Answer, Job, Work
 from rnn_engine import Forward, Network, PackedBatch
 from rnn_engine.packed import Packing, check_lengths
 from rnn_engine.types import Array
-
-Answer = dict[str, Any]
+from rnn_engine.unrolling import Unrolling
 
 #: Rough costs in seconds: of one layer's time step whatever its size, of a multiplication with an addition, of drawing
 #: a weight, of writing a number. They only decide whether a job is worth a thread.
@@ -38,14 +35,6 @@ TEXT_BYTES = {4: 16, 8: 25}
 
 
 @dataclass(frozen=True)
-class Job:
-    """Work, and about how many seconds it takes."""
-
-    seconds: float
-    run: Callable[[], Answer]
-
-
-@dataclass(frozen=True)
 class Jobs:
     """Makes jobs out of requests."""
 
@@ -58,12 +47,12 @@ class Jobs:
         inputs, lengths = _sequences(request)
         plan = self.registry.plan(request, inputs.shape[-1] or None if inputs.ndim > 1 else None)
         net = plan.net
+        starts = None
         if isinstance(request.inputs, Ragged):
             batch_size, max_time = len(lengths), int(lengths.max())
             limits.check_batch(self.settings, batch_size, max_time, net.input_size)
             inputs, lengths = net.front.without_masked_ends(net.front.of_rank(inputs, "[sum(lengths)"), lengths)
-            packing = Packing(lengths, max_time)
-            pack = partial(PackedBatch.concatenated, inputs, packing)
+            starts = np.cumsum(lengths) - lengths
         else:
             if inputs.size == 0 and inputs.ndim < 3:  # [] and [[], []] name no features
                 shape = (*inputs.shape, *(0,) * (2 - inputs.ndim))
@@ -71,19 +60,38 @@ class Jobs:
             inputs = net.front.of_rank(inputs, "[max_time, batch" if request.time_major else "[batch, max_time")
             batch_size, max_time = _batch_and_time(inputs, request.time_major)
             limits.check_batch(self.settings, batch_size, max_time, net.input_size)
-            lengths = net.front.lengths_of(inputs, lengths, time_major=request.time_major)
-            packing = Packing(check_lengths(lengths, batch_size, max_time), max_time)
-            pack = partial(PackedBatch.pack, inputs, packing, time_major=request.time_major)
-        total = packing.total
+            inputs, lengths = net.front.sequences(inputs, lengths, time_major=request.time_major)
+        total = batch_size * max_time if lengths is None else int(lengths.sum())
         returned = _returned(request, net, "outputs")
-        numbers = self._check_memory(request, net, returned, (total, batch_size, batch_size * max_time))
 
-        def run() -> Answer:
+        def begin() -> Work:
             ready = plan.ready()
-            result = ready.forward(pack(), _state(request.initial_state), gates="gates" in returned)
-            return _run_answer(ready, result, returned, request.time_major)
+            state, unrolling = _state(request.initial_state), None
+            if "gates" not in returned:
+                unrolling = ready.passes.begin(
+                    inputs,
+                    lengths,
+                    state,
+                    time_major=request.time_major,
+                    starts=starts,
+                    sizes=(batch_size, max_time),
+                    pads="outputs" in returned,
+                )
 
-        return Job(_seconds(request, net, max_time, total, numbers, "gates" in returned), run)
+            def at_once() -> Answer:
+                real = np.full(batch_size, max_time) if lengths is None else lengths
+                packing = Packing(check_lengths(real, batch_size, max_time), max_time)
+                if starts is None:
+                    batch = PackedBatch.pack(inputs, packing, time_major=request.time_major)
+                else:
+                    batch = PackedBatch.concatenated(inputs, packing)
+                result = ready.forward(batch, state, gates="gates" in returned)
+                return _run_answer(ready, result, returned, request.time_major)
+
+            of_unrolled = partial(_unrolled_run, ready, returned, request.time_major)
+            return Work(unrolling, ready.passes.work, of_unrolled, at_once)
+
+        return self._job(request, net, returned, (total, batch_size, max_time), begin)
 
     def step(self, fields: dict[str, Any]) -> Job:
         """POST /step: one cell call."""
@@ -100,17 +108,45 @@ class Jobs:
         rows = len(inputs)
         limits.check_batch(self.settings, rows, 1, net.input_size)
         returned = _returned(request, net, "output")
-        numbers = self._check_memory(request, net, returned, (rows, rows, rows))
 
-        def run() -> Answer:
+        def begin() -> Work:
             ready = plan.ready()
-            result = ready.forward(batch, _state(request.state), gates="gates" in returned, state_name="state")
-            return _step_answer(ready, result, returned)
+            state, unrolling = _state(request.state), None
+            if "gates" not in returned:
+                unrolling = ready.passes.begin(batch.data[:, np.newaxis], None, state, name="state")
 
-        return Job(_seconds(request, net, 1, rows, numbers, "gates" in returned), run)
+            def at_once() -> Answer:
+                result = ready.forward(batch, state, gates="gates" in returned, state_name="state")
+                return _step_answer(ready, result, returned)
 
-    def _check_memory(self, request: NetRequest, net: Network, returned: set[str], sizes: tuple[int, int, int]) -> int:
-        """Counts what engine and answer take, before any of it is there; returns how many numbers the answer has."""
+            return Work(unrolling, ready.passes.work, partial(_unrolled_step, ready, returned), at_once)
+
+        return self._job(request, net, returned, (rows, rows, 1), begin)
+
+    def _job(
+        self,
+        request: NetRequest,
+        net: Network,
+        returned: set[str],
+        sizes: tuple[int, int, int],
+        begin: Callable[[], Work],
+    ) -> Job:
+        """Counts what it takes, before any of it is there; `sizes` are real steps, rows, and the longest row's."""
+        steps, rows, max_time = sizes
+        numbers, nbytes = self._check_memory(request, net, returned, (steps, rows, rows * max_time))
+        drawn = net.parameters if request.weights is None and not net.is_ready else 0
+        to_begin = drawn * PER_DRAW
+        if not net.is_prepared:
+            to_begin += len(net.layers) * PER_PACKED_LAYER + net.parameters * PER_PACKED + net.compiles * COMPILING
+        kernel = "numpy" if "gates" in returned else net.kernel  # which keeps its gates to itself
+        to_compute = len(net.layers) * max_time * PER_STEP[kernel] + steps * net.parameters * PER_FMA[kernel]
+        timeout = None if request.timeout_ms is None else request.timeout_ms / 1000
+        return Job(rows, nbytes, to_begin, to_compute, numbers * PER_NUMBER, timeout, begin)
+
+    def _check_memory(
+        self, request: NetRequest, net: Network, returned: set[str], sizes: tuple[int, int, int]
+    ) -> tuple[int, int]:
+        """Counts the numbers of the answer, and the bytes that engine and answer take."""
         steps, rows, padded = sizes
         values = {
             "outputs": padded * net.output_size,
@@ -129,7 +165,7 @@ class Jobs:
         engine = net.footprint(steps, rows, gates="gates" in returned)
         packed = steps * (net.input_size * itemsize + 32) + padded  # the batch, and where its rows stand
         limits.check_memory(self.settings, packed + engine + answer + drawn)
-        return numbers
+        return numbers, packed + engine + answer + drawn
 
 
 def _sequences(request: RunRequest) -> tuple[Array, Any]:
@@ -189,26 +225,40 @@ def _returned(request: NetRequest, net: Network, output: str) -> set[str]:
     return {output if name == "outputs" else name for name in request.returned}
 
 
-def _seconds(request: NetRequest, net: Network, max_time: int, steps: int, numbers: int, gates: bool) -> float:
-    """About how long a job takes that answers with so many numbers."""
-    drawn = net.parameters if request.weights is None and not net.is_ready else 0
-    kernel = "numpy" if gates else net.kernel  # which keeps its gates to itself
-    unrolling = len(net.layers) * max_time * PER_STEP[kernel] + steps * net.parameters * PER_FMA[kernel]
-    if not net.is_prepared:
-        unrolling += len(net.layers) * PER_PACKED_LAYER + net.parameters * PER_PACKED + net.compiles * COMPILING
-    return unrolling + drawn * PER_DRAW + numbers * PER_NUMBER
-
-
 def _state(given: Any) -> Any:
     """A list of layers; the codec makes an array of an empty one."""
     return [] if isinstance(given, np.ndarray) and given.size == 0 else given
 
 
-def _run_answer(net: Network, result: Forward, returned: set[str], time_major: bool) -> Answer:
+def _unrolled_run(net: Network, returned: set[str], time_major: bool, unrolled: Unrolling) -> Answer:
+    if returned & {"last_output", "predictions"}:
+        padded = unrolled.outputs if unrolled.pads else None
+        return _run_answer(net, net.finished(unrolled), returned, time_major, padded)
+    rows, lengths = unrolled.batch_size, unrolled.lengths
+    answer: Answer = {"model": net.description}
+    answer["lengths"] = np.full(rows, unrolled.max_time, np.int64) if lengths is None else lengths
+    if "outputs" in returned:
+        answer["outputs"] = unrolled.outputs
+    return answer | _of_any(net, unrolled.state, returned)
+
+
+def _unrolled_step(net: Network, returned: set[str], unrolled: Unrolling) -> Answer:
+    if returned & {"last_output", "predictions"}:
+        return _step_answer(net, net.finished(unrolled), returned)
+    answer: Answer = {"model": net.description}
+    if "output" in returned:
+        answer["output"] = unrolled.outputs[:, 0]
+    return answer | _of_any(net, unrolled.state, returned)
+
+
+def _run_answer(
+    net: Network, result: Forward, returned: set[str], time_major: bool, padded: Array | None = None
+) -> Answer:
+    """`padded` are the outputs, where they are there."""
     outputs, pad = result.outputs, partial(result.outputs.packing.pad, time_major=time_major)
     answer: Answer = {"model": net.description, "lengths": outputs.packing.lengths}
     if "outputs" in returned:
-        answer["outputs"] = pad(outputs.data)
+        answer["outputs"] = pad(outputs.data) if padded is None else padded
     if "last_output" in returned:
         answer["last_output"] = net.last_output(result)
     return answer | _common(net, result, returned, pad)
@@ -224,14 +274,19 @@ def _step_answer(net: Network, result: Forward, returned: set[str]) -> Answer:
 
 
 def _common(net: Network, result: Forward, returned: set[str], pad: Callable[[Array], Array]) -> Answer:
-    answer: Answer = {}
-    if "state" in returned:
-        answer["state"] = result.state
+    answer = _of_any(net, result.state, returned)
     if "predictions" in returned and result.predictions is not None:
         found = result.predictions
         answer["predictions"] = found if isinstance(found, np.ndarray) else pad(found.data)
     if result.gates is not None:
         answer["gates"] = [_padded(layer, pad) for layer in result.gates]
+    return answer
+
+
+def _of_any(net: Network, state: Any, returned: set[str]) -> Answer:
+    answer: Answer = {}
+    if "state" in returned:
+        answer["state"] = state
     if "weights" in returned:
         answer["weights"] = net.weights
     return answer

@@ -34,7 +34,7 @@ log = logging.getLogger("unrolled")
 def create_app(settings: Settings | None = None) -> FastAPI:
     """The service with these settings; from the environment where there are none."""
     settings = settings or Settings()
-    executor = Executor(settings.threads)
+    executor = Executor(settings)
     registry = Registry(settings)
     jobs = Jobs(settings, registry)
     metrics = Metrics()
@@ -72,7 +72,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     app.state.executor = executor
     app.state.jobs = jobs
     problems.install(app)
-    hot = compute.routes(jobs, executor, settings.max_body_bytes)
+    hot = compute.routes(jobs, executor, settings)
     others = [service.router(metrics.registry, registry.models), models.router(registry.models, executor, settings)]
     app.router.routes.extend(hot)
     for router in others:

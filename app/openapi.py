@@ -97,11 +97,20 @@ STEP_EXAMPLES = {
 _ERRORS = {
     400: "Not JSON, a number that no float64 can hold, or a binary body that does not parse",
     404: "No such model",
+    408: "The body did not come in time",
     413: "The body, or the memory that the run would take, is over the limit",
     415: "A content type that is not spoken",
     422: "Understood, but wrong: shapes, lengths, names, numbers that are not finite",
+    429: "The queue is full, or the deadline cannot be met: try again after `Retry-After` seconds",
     500: "An error inside the service",
     503: "The model does not load, or the service is shutting down",
+    504: "The deadline passed: `timeout_ms`, the header X-Timeout-Ms, or what the service allows at most",
+}
+_TIMEOUT = {
+    "name": "X-Timeout-Ms",
+    "in": "header",
+    "schema": {"type": "integer", "minimum": 1},
+    "description": "as `timeout_ms` in the request",
 }
 
 
@@ -143,7 +152,7 @@ def _operation(
     return {
         "post": {
             "tags": ["Models" if parameters else "Compute"],
-            **({"parameters": list(parameters)} if parameters else {}),
+            "parameters": [*parameters, _TIMEOUT],
             "summary": summary,
             "description": description,
             "operationId": name,

@@ -67,6 +67,13 @@ class NetRequest(BaseModel):
     returned: list[Returned] | None = Field(
         None, alias="return", description='default ["outputs", "state"], and "predictions" where there is a readout'
     )
+    timeout_ms: StrictInt | None = Field(
+        None,
+        ge=1,
+        description="milliseconds after which the answer is of no use any more: a 504 then, or a 429 at once where it "
+        "cannot be met. At most, and by default, what the service allows (UNROLLED_TIMEOUT_MS); the header "
+        "X-Timeout-Ms says the same",
+    )
 
 
 class RunRequest(NetRequest):

@@ -44,6 +44,16 @@ class Settings(BaseSettings):
     max_layers: int = Field(64, ge=1, description="most stacked layers")
     max_parameters: int = Field(48_000_000, ge=1, description="most weights of a network drawn from a seed")
     max_run_bytes: int = Field(1024 * MIB, ge=1, description="most memory that one request may take")
+    timeout_ms: int = Field(
+        60_000, ge=1, description="longest that a run may take, and what it may take where the request does not say"
+    )
+    queue_requests: int = Field(256, ge=1, description="most runs under way, waiting ones included; 429 for more")
+    queue_rows: int = Field(16_384, ge=1, description="most rows of runs under way; 429 for more")
+    queue_bytes: int = Field(2048 * MIB, ge=1, description="most memory of runs under way; 429 for more")
+    tick_steps: int = Field(
+        0, ge=0, description="time steps after which runs may join a batch or leave it; 0 adapts to the work"
+    )
+    body_seconds: int = Field(30, ge=1, description="longest that a body may take to arrive")
     grace_seconds: int = Field(10, ge=1, description="after SIGTERM, time for the requests under way to end")
     log_level: Literal["critical", "error", "warning", "info", "debug"] = Field(
         "info", description="least level to log"

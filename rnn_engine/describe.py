@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from rnn_engine.front import Front
@@ -13,6 +13,33 @@ from rnn_engine.readout import Dense
 def told_once(values: Sequence[Any]) -> Any:
     """What all layers have in common, or the list of what each has."""
     return values[0] if all(value == values[0] for value in values) else list(values)
+
+
+def summary(
+    layers: Sequence[Layer],
+    *,
+    num_units: list[int],
+    input_size: int,
+    bidirectional: bool | list[bool],
+    parameters: int,
+    kernel: str,
+    options: Mapping[str, Any],
+) -> dict[str, Any]:
+    """The network that answered, in few words."""
+    residual = [layer.residual for layer in layers]
+    return {
+        "cell": told_once([layer.kind.name for layer in layers]),
+        "num_layers": len(layers),
+        "num_units": num_units,
+        "input_size": input_size,
+        "bidirectional": bidirectional,
+        "parameters": parameters,
+        "state_size": [layer.state_size() for layer in layers],
+        "output_size": layers[-1].output_size,
+        "kernel": kernel,
+        **({"cell_options": dict(options)} if options else {}),
+        **({"residual": residual} if any(residual) else {}),
+    }
 
 
 def metadata(layers: Sequence[Layer], front: Front, readout: Sequence[Dense], gives: str) -> dict[str, Any]:

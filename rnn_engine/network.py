@@ -13,7 +13,7 @@ from rnn_engine import kernels
 from rnn_engine.assembly import check_said, layers_from_blueprint, layers_from_weights, planned_layers
 from rnn_engine.blueprint import Blueprint
 from rnn_engine.catalog import cell_kind
-from rnn_engine.describe import metadata, told_once
+from rnn_engine.describe import metadata, summary, told_once
 from rnn_engine.errors import NonFiniteError, OptionError
 from rnn_engine.forward import Forward, seen_by_readout
 from rnn_engine.front import Front
@@ -26,6 +26,7 @@ from rnn_engine.passes import Passes
 from rnn_engine.readout import Dense, Embedding, read_readout
 from rnn_engine.stepping import Stepper
 from rnn_engine.types import BACKWARD, Array, NamedState, StateLike, float_dtype
+from rnn_engine.unrolling import Unrolling
 
 #: What a network finds out about itself once.
 _FOUND = ("metadata", "description", "kernel", "passes", "_stepper", "_dense")
@@ -286,8 +287,7 @@ class Network:
         return count
 
     @property
-    def _around(self) -> int:
-        """Weights of a trained network's embedding and readout, which are its own."""
+    def _around(self) -> int:  # weights of a trained network's embedding and readout, which are its own
         table = 0 if self.front.embedding is None else self.front.embedding.table.size
         return table + sum(dense.parameters for dense in self._own_readout)
 
@@ -300,20 +300,15 @@ class Network:
     @cached_property
     def description(self) -> dict[str, Any]:
         """The `model` of an answer."""
-        residual = [layer.residual for layer in self.layers]
-        return self.labels | {
-            "cell": told_once([layer.kind.name for layer in self.layers]),
-            "num_layers": len(self.layers),
-            "num_units": self.num_units,
-            "input_size": self.input_size,
-            "bidirectional": self.bidirectional,
-            "parameters": self.parameters + self._around,
-            "state_size": [layer.state_size() for layer in self.layers],
-            "output_size": self.output_size,
-            "kernel": self.kernel,
-            **({"cell_options": self.options} if self.options else {}),
-            **({"residual": residual} if any(residual) else {}),
-        }
+        return self.labels | summary(
+            self.layers,
+            num_units=self.num_units,
+            input_size=self.input_size,
+            bidirectional=self.bidirectional,
+            parameters=self.parameters + self._around,
+            kernel=self.kernel,
+            options=self.options,
+        )
 
     @cached_property
     def metadata(self) -> dict[str, Any]:
@@ -383,6 +378,11 @@ class Network:
                     f"layer {k} reads backward, from a sequence's end, so it has no single step: run whole sequences"
                 )
         return self.front.single_step(inputs)
+
+    def finished(self, unrolled: Unrolling) -> Forward:
+        """What a pass gives, of a batch whose strands have come to their end."""
+        batch, state = unrolled.packed(), unrolled.state
+        return Forward(batch, state, None, self._predict(batch, state))
 
     def last_output(self, result: Forward) -> Array:
         """[B, O]: each row's forward outputs at its last real step, backward ones at its first; 0 for length 0."""

@@ -95,11 +95,12 @@ class Passes:
         time_major: bool = False,
         starts: Array | None = None,
         sizes: tuple[int, int] | None = None,
+        pads: bool = True,
     ) -> Unrolling | None:
         """[B, T, D] (or [T, B, D], or token ids), ready to be advanced step by step; None where there is no `stack`.
 
-        With `starts` and `sizes`, (B, T), inputs are [N, D], as `Unrolling` has it. `name` is what errors call the
-        initial state. Raises StateError, or OptionError for token ids that there are none of.
+        With `starts` and `sizes`, (B, T), inputs are [N, D], and unless it `pads` so are outputs: see `Unrolling`.
+        `name` is what errors call the initial state. Raises StateError, or OptionError for token ids that are none.
         """
         if self.stack is None:
             return None
@@ -114,9 +115,8 @@ class Passes:
         zeros = initial_state is None and all(layer.initial_state is None for layer in self.layers)
         initial = None if zeros else self._read_state(initial_state, sizes[0], name)
         array = _in_one_piece(inputs, _INT64 if self.stack.embeds else self.dtype)
-        return Unrolling(
-            self.stack, self.layers, array, lengths, initial, sizes=sizes, time_major=time_major, starts=starts
-        )
+        of = self.stack, self.layers, array, lengths, initial
+        return Unrolling(*of, sizes=sizes, time_major=time_major, starts=starts, pads=pads)
 
     def run_padded(
         self, inputs: Array, lengths: Array | None, initial_state: StateLike | None, *, time_major: bool
@@ -192,7 +192,7 @@ class Passes:
 
 
 def _in_one_piece(array: Array, dtype: np.dtype[Any]) -> Array:
-    if array.dtype == dtype and array.flags.c_contiguous:
+    if array.dtype == dtype and array.flags.c_contiguous and array.flags.aligned:
         return array
     with np.errstate(over="ignore"):  # an infinite number is noticed by the kernel
         return array.astype(dtype, order="C")

@@ -11,6 +11,7 @@ from rnn_engine.fusion import WORTH_THREADS
 from rnn_engine.kernels.panels import address_of
 from rnn_engine.kernels.stack import Segment, Stack, StatePart, packed_segments
 from rnn_engine.layer import FlatState, Layer
+from rnn_engine.packed import PackedBatch, Packing
 from rnn_engine.threads import workers
 from rnn_engine.types import Array, NamedState
 
@@ -34,19 +35,27 @@ class Unrolling:
         sizes: tuple[int, int],
         time_major: bool = False,
         starts: Array | None = None,
+        pads: bool = True,
     ) -> None:
         """`inputs` [B, T, D] (or [T, B, D], or token ids without D) in one piece; `sizes` are B and T.
 
         Without `lengths` [B] all rows are T long. With `starts` [B] the inputs are [N, D], and a row's stand from the
-        step of that number on. `initial` is a state per layer, or None for zeros.
+        step of that number on. `initial` is a state per layer, or None for zeros. Unless it `pads`, outputs are
+        [N, O], one sequence after the other.
         """
         self.batch_size, self.max_time = rows, time = sizes
         self.lengths = lengths
         self.inputs, self._starts, self._layers, self.stack = inputs, starts, layers, stack
         width, features = stack.output_size, 1 if stack.embeds else inputs.shape[-1]
-        shape = (time, rows, width) if time_major else (rows, time, width)
-        self.outputs = np.empty(shape, np.float32) if lengths is None else np.zeros(shape, np.float32)
-        self._states = np.zeros(rows * stack.state_size, np.float32)
+        self.pads, self._time_major = pads or lengths is None, time_major
+        self._out_starts: Array | None = None
+        if lengths is not None and not self.pads:
+            self._out_starts = (np.cumsum(lengths) - lengths) * width
+            self.outputs = np.empty((int(lengths.sum()), width), np.float32)
+        else:
+            shape = (time, rows, width) if time_major else (rows, time, width)
+            self.outputs = np.empty(shape, np.float32) if lengths is None else np.zeros(shape, np.float32)
+        self.states = np.zeros(rows * stack.state_size, np.float32)
         if initial is not None:
             for layer, sides in zip(initial, stack.parts, strict=True):
                 for given, parts in zip(layer.values(), sides, strict=True):
@@ -63,16 +72,22 @@ class Unrolling:
             x_row * features,
             x_step * features,
             address_of(self.outputs) // _FLOAT,
-            0,
+            0 if self._out_starts is None else address_of(self._out_starts),
             row * width,
-            step * width,
-            address_of(self._states) // _FLOAT,
+            step * width if self._out_starts is None else width,
+            address_of(self.states) // _FLOAT,
         )
 
     def strands(self, most: int | None = None) -> list[Strand]:
         """All rows, in strands of `most` each."""
         most = most or max(1, self.batch_size)
         return [Strand(self, k, min(k + most, self.batch_size)) for k in range(0, self.batch_size, most)]
+
+    def packed(self) -> PackedBatch:
+        """The outputs as a packed batch."""
+        if self.pads or self.lengths is None:
+            return PackedBatch.pack(self.outputs, self.lengths, time_major=self._time_major)
+        return PackedBatch.concatenated(self.outputs, Packing(self.lengths, self.max_time))
 
     @property
     def state(self) -> NamedState:
@@ -87,7 +102,7 @@ class Unrolling:
     def _state(self, part: StatePart) -> Array:
         """One part of the states, [B, size]."""
         rows = self.batch_size
-        return self._states[rows * part.before : rows * (part.before + part.size)].reshape(rows, part.size)
+        return self.states[rows * part.before : rows * (part.before + part.size)].reshape(rows, part.size)
 
 
 class Strand:

@@ -15,13 +15,15 @@ from starlette.routing import Route
 
 from app.bodies import refuse_compressed, whole
 from app.codecs import codec_of_answer, codec_of_body
-from app.executor import Executor
-from app.jobs import Job, Jobs
+from app.executor import Asked, Executor
+from app.jobs import Jobs
 from app.problems import Problem
 from app.routes.models import version_number
+from app.settings import Settings
+from app.work import Job
 
 
-def routes(jobs: Jobs, executor: Executor, max_body_bytes: int) -> list[Route]:
+def routes(jobs: Jobs, executor: Executor, settings: Settings) -> list[Route]:
     """The routes, over what they need."""
 
     def of_model(understand: Callable[[dict[str, Any]], Job]) -> Callable[[Request], Awaitable[Response]]:
@@ -35,8 +37,14 @@ def routes(jobs: Jobs, executor: Executor, max_body_bytes: int) -> list[Route]:
             refuse_compressed(request.headers.get("content-encoding"))
             reader = codec_of_body(request.headers.get("content-type"))
             writer = codec_of_answer(request.headers.get("accept"))
-            body = await whole(request, max_body_bytes)
-            content = await executor.answer(body, lambda raw: understand(reader.decode(raw)), writer.encode)
+            asked = Asked(
+                await whole(request, settings),
+                lambda raw: understand(reader.decode(raw)),
+                writer.encode,
+                _timeout(request.headers.get("x-timeout-ms")),
+                partial(_gone, request),
+            )
+            content = await executor.answer(asked)
             return Response(content, media_type=writer.media_type)
 
         return handle
@@ -49,6 +57,21 @@ def routes(jobs: Jobs, executor: Executor, max_body_bytes: int) -> list[Route]:
         Route("/models/{name}/versions/{version}/run", of_model(jobs.unroll), methods=["POST"]),
         Route("/models/{name}/versions/{version}/step", of_model(jobs.step), methods=["POST"]),
     ]
+
+
+def _timeout(header: str | None) -> float | None:
+    """Seconds, from the header X-Timeout-Ms."""
+    if header is None:
+        return None
+    if not (header.isascii() and header.isdigit() and len(header) < 16 and int(header)):
+        raise Problem(422, f"the header X-Timeout-Ms is {header!r:.40}: expected a whole number of milliseconds")
+    return int(header) / 1000
+
+
+async def _gone(request: Request) -> None:
+    """Waits until the client has left."""
+    while (await request.receive())["type"] != "http.disconnect":
+        pass
 
 
 def _model_in(request: Request) -> str:

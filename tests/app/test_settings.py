@@ -25,6 +25,12 @@ FIELDS = {
     "max_layers": (None, "2", 2, "many"),
     "max_parameters": (None, "1000", 1000, "0"),
     "max_run_bytes": (None, "1000000", 1_000_000, ""),
+    "timeout_ms": (None, "500", 500, "0"),
+    "queue_requests": (None, "8", 8, "0"),
+    "queue_rows": (None, "8", 8, "none"),
+    "queue_bytes": (None, "1000", 1000, "1GiB"),
+    "tick_steps": (0, "16", 16, "-1"),
+    "body_seconds": (None, "3", 3, "0"),
     "grace_seconds": (None, "3", 3, "0"),
     "log_level": ("info", "warning", "warning", "loud"),
 }

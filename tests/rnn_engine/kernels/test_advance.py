@@ -101,6 +101,20 @@ def test_sequences_that_stand_one_after_the_other_have_the_bits_of_the_padded_ba
     same_bits((one.outputs, one.state), net.run(*ex.batch()))
 
 
+def test_outputs_without_padding_stand_one_sequence_after_the_other():
+    random = np.random.default_rng(8)
+    ex = example(random, Blueprint(stack(random, "gru", 3, [16, 5]), "keras"), [4, 0, 7, 1], 7, with_state=True)
+    net = fused(ex.net(), AVX2)
+    inputs, lengths, state = ex.batch()
+    one, whole = net.passes.begin(inputs, lengths, state, pads=False), begin(net, ex)
+    for each in (one, whole):
+        for strand in each.strands(3):
+            assert advance([strand], 7)
+    padded = zip(whole.outputs, lengths, strict=True)
+    same_bits((one.outputs, one.state), (np.concatenate([row[:length] for row, length in padded]), whole.state))
+    same_bits(net.finished(one).outputs.data, net.forward(net.pack(inputs, lengths), state).outputs.data)
+
+
 def test_time_major_inputs_give_time_major_outputs():
     random = np.random.default_rng(3)
     ex = example(random, Blueprint(stack(random, "rnn", 3, [5]), "keras"), [4, 2], 4, with_state=False)

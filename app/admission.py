@@ -1,0 +1,69 @@
+"""How much work may be under way, and who is turned away before it costs anything."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from app.problems import Problem
+from app.settings import MIB, Settings
+from app.work import Job
+
+#: Seconds after which to try again, at most, whatever the queue looks like.
+MOST_RETRY = 60
+
+
+class Admission:
+    """Counts requests, rows and bytes under way, against their limits. Used from the event loop alone."""
+
+    def __init__(self, settings: Settings, backlog: Callable[[], float]) -> None:
+        """`backlog` tells about how many seconds of work wait."""
+        self._settings, self._backlog = settings, backlog
+        self.requests = self.rows = self.nbytes = 0
+        self.draining = False
+
+    @contextmanager
+    def request(self) -> Iterator[None]:
+        """A request, from its body on. Raises a 429 at once where there are too many, a 503 at the end."""
+        if self.draining:
+            raise Problem(503, "shutting down: no new work is taken")
+        if self.requests >= self._settings.queue_requests:
+            raise self._full(f"{self.requests} requests are under way", "queue_requests")
+        self.requests += 1
+        try:
+            yield
+        finally:
+            self.requests -= 1
+
+    @contextmanager
+    def job(self, job: Job, seconds_left: float) -> Iterator[None]:
+        """A request that was understood. Raises a 429 where it does not fit, or cannot be done in time.
+
+        A job that is over the limits alone is let in when nothing else is under way.
+        """
+        if self.rows and self.rows + job.rows > self._settings.queue_rows:
+            raise self._full(f"{self.rows} rows are under way, and this run has {job.rows}", "queue_rows")
+        if self.nbytes and self.nbytes + job.nbytes > self._settings.queue_bytes:
+            taken, more = self.nbytes / MIB, job.nbytes / MIB
+            raise self._full(f"{taken:.0f} MiB are under way, and this run takes {more:.0f}", "queue_bytes")
+        if self.requests > 1:
+            waiting = self._backlog()
+            if waiting + job.to_compute > seconds_left:
+                said = f"about {waiting:.1f} s of work are waiting, and this run must be done in {seconds_left:.1f} s"
+                raise self._problem(said, "try again later, or allow it more time (timeout_ms)")
+        self.rows += job.rows
+        self.nbytes += job.nbytes
+        try:
+            yield
+        finally:
+            self.rows -= job.rows
+            self.nbytes -= job.nbytes
+
+    def _full(self, said: str, limit: str) -> Problem:
+        allowed = getattr(self._settings, limit)
+        return self._problem(f"{said}; the limit is {allowed} (UNROLLED_{limit.upper()})", "try again later")
+
+    def _problem(self, said: str, hint: str) -> Problem:
+        seconds = min(MOST_RETRY, max(1, math.ceil(self._backlog())))
+        return Problem(429, f"the queue is full: {said}: {hint}", headers={"Retry-After": str(seconds)})

@@ -1,0 +1,215 @@
+"""Where ticks are computed: tiny ones at once on the event loop, all others in a thread beside it.
+
+While the thread computes, without the GIL, the event loop reads and answers other requests. It takes one tick after the
+other by itself until none is left, so that it never waits for a busy event loop between two of them.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import threading
+import time
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from queue import SimpleQueue
+
+import numpy as np
+
+from app.problems import Problem
+from app.scheduler import Entry, Scheduler, Tick
+from app.work import Work
+from rnn_engine.unrolling import Strand, advance
+
+log = logging.getLogger("unrolled")
+
+#: A tick up to this long costs less on the event loop than a change of threads and back.
+INLINE_SECONDS = 300e-6
+#: Seconds of a layer's time step, whatever its size, and of a multiplication with an addition.
+PER_STEP, PER_MULTIPLICATION = 1e-6, 1 / 25e9
+
+
+@dataclass(eq=False)
+class Waiting:
+    """A request whose strands are being computed."""
+
+    work: Work
+    done: asyncio.Future[None]
+    entries: list[Entry] = field(default_factory=list)
+    left: int = 0
+
+
+#: What became of a request: None, or why it cannot be answered.
+_Outcome = tuple[Waiting, Exception | None]
+
+
+class Lane:
+    """Runs the scheduler's ticks, one at a time. `add` and what it returns belong to the event loop's thread."""
+
+    def __init__(self, scheduler: Scheduler) -> None:
+        self._scheduler = scheduler
+        self._lock = threading.Lock()  # of the scheduler, held for some microseconds
+        self._handed: SimpleQueue[Tick | None] = SimpleQueue()
+        self._pumping = False
+        self.busy = False  # whether the thread computes
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._thread: threading.Thread | None = None
+
+    def start(self) -> None:
+        """Begins, on the event loop that runs."""
+        self._loop = asyncio.get_running_loop()
+        self._thread = threading.Thread(target=self._work, name="lane", daemon=True)
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Takes no further tick; one that is being computed is computed to its end."""
+        self._handed.put(None)
+
+    def backlog(self) -> float:
+        """About how many seconds of work wait."""
+        with self._lock:
+            return self._scheduler.backlog()
+
+    def add(self, work: Work, deadline: float) -> Waiting:
+        """Lets the strands of a request wait for their ticks; `done` tells when all are at their end."""
+        loop = asyncio.get_running_loop()
+        waiting = Waiting(work, loop.create_future())
+        for strand in work.strands:
+            stack = strand.unrolling.stack
+            entry = Entry(
+                stack,
+                strand.left,
+                seconds=strand.rows * work.multiplications * PER_MULTIPLICATION,
+                overhead=len(stack.parts) * PER_STEP,
+                whole=not stack.forward_only,
+                deadline=deadline,
+                owner=(waiting, strand),
+            )
+            waiting.entries.append(entry)
+        waiting.left = len(waiting.entries)
+        with self._lock:
+            for entry in waiting.entries:
+                self._scheduler.add(entry)
+        self._pump_soon()
+        return waiting
+
+    def remove(self, waiting: Waiting) -> None:
+        """Frees the rows of a request that nobody waits for any more, at the next tick."""
+        with self._lock:
+            for entry in waiting.entries:
+                self._scheduler.remove(entry)
+
+    def _pump_soon(self) -> None:
+        # after all that is ready on the event loop: what has come in meanwhile shares the tick
+        if not (self._pumping or self.busy):
+            self._pumping = True
+            asyncio.get_running_loop().call_soon(self._pump)
+
+    def _pump(self) -> None:
+        """Computes the next tick, if it is tiny; hands it to the thread if it is not."""
+        self._pumping = False
+        if self.busy:
+            return
+        outcomes, tick = self._next()
+        _tell(outcomes)
+        if tick is None:
+            return
+        if tick.seconds > INLINE_SECONDS:
+            self.busy = True
+            self._handed.put(tick)
+            return
+        _tell(self._compute(tick))
+        if self._scheduler.waiting:
+            self._pump_soon()
+
+    def _work(self) -> None:
+        while (tick := self._handed.get()) is not None:
+            while tick is not None:
+                outcomes = self._compute(tick)
+                late, tick = self._next()
+                self._tell_from_thread([*outcomes, *late])
+
+    def _next(self) -> tuple[list[_Outcome], Tick | None]:
+        """Who is too late, and the next tick."""
+        with self._lock:
+            late = self._scheduler.expired(time.monotonic())
+            tick = self._scheduler.tick()
+            if tick is None:
+                self.busy = False
+        timed_out = {id(entry.owner[0]): entry.owner[0] for entry in late}
+        return [(waiting, too_late()) for waiting in timed_out.values()], tick
+
+    def _compute(self, tick: Tick) -> list[_Outcome]:
+        """Computes a tick; which requests are at their end."""
+        began = time.perf_counter()
+        outcomes: list[_Outcome] = []
+        try:
+            finite = advance(_strands(tick.entries), tick.steps, _multiplications(tick))
+        except Exception as error:  # memory, above all: whose fault it is shows when each is alone
+            log.warning("a tick of %d strands failed, each is tried alone: %s", len(tick.entries), error)
+            finite = False
+            outcomes += self._each_alone(tick)
+        if not finite:
+            outcomes += self._not_finite(tick.entries)
+        seconds = time.perf_counter() - began
+        with self._lock:
+            done = self._scheduler.finish(tick, seconds)
+        for entry in done:
+            waiting: Waiting = entry.owner[0]
+            waiting.left -= 1
+            if not waiting.left:
+                outcomes.append((waiting, None))
+        return outcomes
+
+    def _each_alone(self, tick: Tick) -> list[_Outcome]:
+        failed: list[_Outcome] = []
+        for entry in tick.entries:
+            try:
+                advance(_strands([entry]), tick.steps, _multiplications(tick))
+            except Exception as error:
+                waiting: Waiting = entry.owner[0]
+                self.remove(waiting)
+                failed.append((waiting, error))
+        return failed
+
+    def _not_finite(self, entries: Iterable[Entry]) -> list[_Outcome]:
+        """Those of a tick that may be at fault: they leave it, and are computed alone, which tells."""
+        suspects = {id(entry.owner[0]): entry.owner[0] for entry in entries if _is_suspect(entry.owner[1])}
+        for waiting in suspects.values():
+            waiting.work.failed = True
+            self.remove(waiting)
+        return [(waiting, None) for waiting in suspects.values()]
+
+    def _tell_from_thread(self, outcomes: Sequence[_Outcome]) -> None:
+        if outcomes and self._loop is not None and not self._loop.is_closed():
+            self._loop.call_soon_threadsafe(_tell, outcomes)
+
+
+def _strands(entries: Iterable[Entry]) -> list[Strand]:
+    return [entry.owner[1] for entry in entries]
+
+
+def _multiplications(tick: Tick) -> int:
+    waiting: Waiting = tick.entries[0].owner[0]
+    return waiting.work.multiplications
+
+
+def _is_suspect(strand: Strand) -> bool:
+    of = strand.unrolling
+    arrays = (of.inputs, of.outputs, of.states)
+    return not all(np.isfinite(array).all() for array in arrays)
+
+
+def too_late() -> Problem:
+    """A 504."""
+    return Problem(504, "the deadline passed before the run was done: send less at once, or allow it more time")
+
+
+def _tell(outcomes: Iterable[_Outcome]) -> None:
+    for waiting, error in outcomes:
+        if waiting.done.done():
+            continue
+        if error is None:
+            waiting.done.set_result(None)
+        else:
+            waiting.done.set_exception(error)
