@@ -1,11 +1,12 @@
-"""Bodies as they come in, whatever is in them: limited in size, and not compressed."""
+"""Bodies as they come in, whatever is in them: limited in size and in time, and not compressed."""
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
 
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
+from starlette.types import Receive
 
 from app.problems import Problem
 from app.settings import Settings
@@ -17,31 +18,49 @@ async def chunks(request: Request, limit: int, what: str) -> AsyncIterator[bytes
     `what` names the body and the setting of the limit in the message, e.g. "the body (UNROLLED_MAX_BODY_BYTES)".
     """
     refuse_compressed(request.headers.get("content-encoding"))
-    name, _, setting = what.partition(" (")
-    over = Problem(413, f"{name} is over the limit of {limit} bytes ({setting}")
-    length = request.headers.get("content-length", "")
-    if length.isdigit() and int(length) > limit:
-        raise over
+    _check_size(request.headers.get("content-length", ""), limit, what)
     size = 0
     async for part in request.stream():
         size += len(part)
         if size > limit:
-            raise over
+            raise _too_large(limit, what)
         yield part
 
 
-async def whole(request: Request, settings: Settings) -> bytes:
-    """The whole body in memory. A 408 where it does not come in time."""
-    pieces = chunks(request, settings.max_body_bytes, "the body (UNROLLED_MAX_BODY_BYTES)")
+async def whole(receive: Receive, content_length: str, settings: Settings) -> bytes:
+    """The whole body in memory. A 413 where it is too large, a 408 where it does not come in time."""
+    limit, what = settings.max_body_bytes, "the body (UNROLLED_MAX_BODY_BYTES)"
+    _check_size(content_length, limit, what)
     try:
         async with asyncio.timeout(settings.body_seconds):
-            return b"".join([part async for part in pieces])
+            parts, size, more = [], 0, True
+            while more:
+                message = await receive()
+                if message["type"] == "http.disconnect":
+                    raise ClientDisconnect
+                part = message.get("body", b"")
+                size += len(part)
+                if size > limit:
+                    raise _too_large(limit, what)
+                parts.append(part)
+                more = message.get("more_body", False)
     except TimeoutError:
         raise Problem(
             408,
             f"the body did not come within {settings.body_seconds} s (UNROLLED_BODY_SECONDS)",
             headers={"Connection": "close"},
         ) from None
+    return parts[0] if len(parts) == 1 else b"".join(parts)
+
+
+def _check_size(content_length: str, limit: int, what: str) -> None:
+    if content_length.isdigit() and int(content_length) > limit:
+        raise _too_large(limit, what)
+
+
+def _too_large(limit: int, what: str) -> Problem:
+    name, _, setting = what.partition(" (")
+    return Problem(413, f"{name} is over the limit of {limit} bytes ({setting}")
 
 
 def refuse_compressed(encoding: str | None) -> None:

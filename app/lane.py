@@ -26,7 +26,10 @@ log = logging.getLogger("unrolled")
 #: A tick up to this long costs less on the event loop than a change of threads and back.
 INLINE_SECONDS = 300e-6
 #: Seconds of a layer's time step, whatever its size, and of a multiplication with an addition.
-PER_STEP, PER_MULTIPLICATION = 1e-6, 1 / 25e9
+PER_STEP, PER_MULTIPLICATION = 0.5e-6, 1 / 25e9
+#: Seconds of a tick, whatever is in it, which say nothing of the work; and how much longer than expected a tick may
+#: have taken to be believed: a thread that had to wait for its processor would be taken for slow work.
+PER_TICK, MOST_SURPRISE = 50e-6, 4.0
 
 
 @dataclass(eq=False)
@@ -151,9 +154,9 @@ class Lane:
             outcomes += self._each_alone(tick)
         if not finite:
             outcomes += self._not_finite(tick.entries)
-        seconds = time.perf_counter() - began
+        seconds = max(time.perf_counter() - began - PER_TICK, 1e-6)
         with self._lock:
-            done = self._scheduler.finish(tick, seconds)
+            done = self._scheduler.finish(tick, min(seconds, MOST_SURPRISE * tick.seconds + PER_TICK))
         for entry in done:
             waiting: Waiting = entry.owner[0]
             waiting.left -= 1

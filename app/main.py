@@ -83,6 +83,8 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     app.state.routes = [route for route in every if isinstance(route, Route)]
     paths = [route.path for route in app.state.routes]
     app.user_middleware += [Middleware(MetricsMiddleware, metrics, paths), Middleware(HeadMiddleware)]
+    framework = app.build_middleware_stack
+    app.build_middleware_stack = lambda: compute.HotPaths(framework(), hot, metrics)  # type: ignore[method-assign]
     return app
 
 

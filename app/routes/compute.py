@@ -1,62 +1,135 @@
-"""POST /run and POST /step, of any net and of a registered model.
+"""POST /run and POST /step, of any net and of a registered model: plain ASGI, because they are the hot ones.
 
-Plain routes inside the FastAPI application, because they are the hot ones.
+They are routes of the FastAPI application like all others, and in its OpenAPI document. `HotPaths` in front of it
+answers them without what the framework does around every route, which would take as long as a small net.
 """
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+import asyncio
+import logging
+import re
+import time
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
-from starlette.requests import Request
-from starlette.responses import Response
 from starlette.routing import Route
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from app.bodies import refuse_compressed, whole
 from app.codecs import codec_of_answer, codec_of_body
 from app.executor import Asked, Executor
 from app.jobs import Jobs
-from app.problems import Problem
+from app.metrics import Metrics
+from app.problems import Problem, problem_of
 from app.routes.models import version_number
 from app.settings import Settings
 from app.work import Job
 
+log = logging.getLogger("unrolled")
+
+_MODEL = re.compile(r"/models/([^/]+)(?:/versions/([^/]+))?/(run|step)")
+
+
+class Compute:
+    """The endpoint of one of these routes."""
+
+    def __init__(self, understand: Callable[[dict[str, Any]], Job], executor: Executor, settings: Settings) -> None:
+        self._understand, self._executor, self._settings = understand, executor, settings
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Reads the request, computes, answers. Raises what goes wrong before."""
+        headers = {name: value.decode("latin-1") for name, value in scope["headers"]}
+        refuse_compressed(headers.get(b"content-encoding"))
+        reader, writer = codec_of_body(headers.get(b"content-type")), codec_of_answer(headers.get(b"accept"))
+        understand = self._understand
+        if (model := _model_in(scope["path"])) is not None:
+            understand = partial(_with_model, understand, model)
+        body = await whole(receive, headers.get(b"content-length", ""), self._settings)
+        asked = Asked(
+            body,
+            lambda raw: understand(reader.decode(raw)),
+            writer.encode,
+            _timeout(headers.get(b"x-timeout-ms")),
+            partial(_gone, receive),
+        )
+        content = await self._executor.answer(asked)
+        media_type, length = writer.media_type.encode(), str(len(content)).encode()
+        await send(
+            {
+                "type": "http.response.start",
+                "status": 200,
+                "headers": [(b"content-type", media_type), (b"content-length", length)],
+            }
+        )
+        await send({"type": "http.response.body", "body": content})
+
 
 def routes(jobs: Jobs, executor: Executor, settings: Settings) -> list[Route]:
     """The routes, over what they need."""
-
-    def of_model(understand: Callable[[dict[str, Any]], Job]) -> Callable[[Request], Awaitable[Response]]:
-        async def handle(request: Request) -> Response:
-            return await endpoint(partial(_with_model, understand, _model_in(request)))(request)
-
-        return handle
-
-    def endpoint(understand: Callable[[dict[str, Any]], Job]) -> Callable[[Request], Awaitable[Response]]:
-        async def handle(request: Request) -> Response:
-            refuse_compressed(request.headers.get("content-encoding"))
-            reader = codec_of_body(request.headers.get("content-type"))
-            writer = codec_of_answer(request.headers.get("accept"))
-            asked = Asked(
-                await whole(request, settings),
-                lambda raw: understand(reader.decode(raw)),
-                writer.encode,
-                _timeout(request.headers.get("x-timeout-ms")),
-                partial(_gone, request),
-            )
-            content = await executor.answer(asked)
-            return Response(content, media_type=writer.media_type)
-
-        return handle
-
+    run, step = Compute(jobs.unroll, executor, settings), Compute(jobs.step, executor, settings)
     return [
-        Route("/run", endpoint(jobs.unroll), methods=["POST"]),
-        Route("/step", endpoint(jobs.step), methods=["POST"]),
-        Route("/models/{name}/run", of_model(jobs.unroll), methods=["POST"]),
-        Route("/models/{name}/step", of_model(jobs.step), methods=["POST"]),
-        Route("/models/{name}/versions/{version}/run", of_model(jobs.unroll), methods=["POST"]),
-        Route("/models/{name}/versions/{version}/step", of_model(jobs.step), methods=["POST"]),
+        Route(f"{prefix}/{name}", endpoint, methods=["POST"])
+        for prefix in ("", "/models/{name}", "/models/{name}/versions/{version}")
+        for name, endpoint in (("run", run), ("step", step))
     ]
+
+
+class HotPaths:
+    """Answers those routes itself, and leaves all else to the application behind it."""
+
+    def __init__(self, app: ASGIApp, hot: list[Route], metrics: Metrics) -> None:
+        self._app, self._metrics = app, metrics
+        self._endpoints = {route.path: route.app for route in hot}
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        template = _template(scope["path"]) if scope["type"] == "http" and scope["method"] == "POST" else None
+        endpoint = None if template is None else self._endpoints.get(template)
+        if endpoint is None or template is None:
+            await self._app(scope, receive, send)
+            return
+        began, status, started = time.perf_counter(), 500, False
+
+        async def noting(message: Any) -> None:
+            nonlocal started
+            started = True
+            await send(message)
+
+        self._metrics.active.inc()
+        try:
+            await endpoint(scope, receive, noting)
+            status = 200
+        except Exception as error:
+            problem = problem_of(error)
+            status = problem.status
+            if status == 500:
+                log.exception("POST %s failed", scope["path"])
+            if started:
+                raise
+            await problem.response()(scope, receive, send)
+        finally:
+            self._metrics.active.dec()
+            self._metrics.count(template, "POST", status, time.perf_counter() - began)
+
+
+def _template(path: str) -> str | None:
+    """The route that a path belongs to, if it is one of these."""
+    if path in ("/run", "/step"):
+        return path
+    found = _MODEL.fullmatch(path)
+    if found is None:
+        return None
+    return f"/models/{{name}}{'' if found[2] is None else '/versions/{version}'}/{found[3]}"
+
+
+def _model_in(path: str) -> str | None:
+    """The model that the path names, if it does, as `model` in a request has it."""
+    found = _MODEL.fullmatch(path)
+    if found is None:
+        return None
+    name, version = found[1], found[2]
+    return name if version is None else f"{name}:{version_number(name, version)}"
 
 
 def _timeout(header: str | None) -> float | None:
@@ -68,16 +141,10 @@ def _timeout(header: str | None) -> float | None:
     return int(header) / 1000
 
 
-async def _gone(request: Request) -> None:
+async def _gone(receive: Receive) -> None:
     """Waits until the client has left."""
-    while (await request.receive())["type"] != "http.disconnect":
-        pass
-
-
-def _model_in(request: Request) -> str:
-    """The model that the path names, as `model` in a request has it."""
-    name, version = request.path_params["name"], request.path_params.get("version")
-    return name if version is None else f"{name}:{version_number(name, version)}"
+    while (await receive())["type"] != "http.disconnect":
+        await asyncio.sleep(1)  # a server tells nothing else any more
 
 
 def _with_model(understand: Callable[[dict[str, Any]], Job], model: str, fields: dict[str, Any]) -> Job:
