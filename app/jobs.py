@@ -30,6 +30,17 @@ PER_PACKED_LAYER, PER_PACKED = 200e-6, 4e-9
 #: Seconds that it takes to compile a kind of cell that was not asked for before.
 COMPILING = 0.1
 
+#: How many numbers each part of an answer has: of a net, for so many rows and so many steps of the padded batch.
+NUMBERS: dict[str, Callable[[Network, int, int], int]] = {
+    "outputs": lambda net, rows, padded: padded * net.output_size,
+    "output": lambda net, rows, padded: padded * net.output_size,
+    "last_output": lambda net, rows, padded: rows * net.output_size,
+    "predictions": lambda net, rows, padded: (padded if net.gives == "sequence" else rows) * net.predicted_size,
+    "gates": lambda net, rows, padded: padded * net.gates_size,
+    "state": lambda net, rows, padded: rows * net.state_size,
+    "weights": lambda net, rows, padded: net.parameters,
+}
+
 #: Bytes of a number as JSON text, at most, by itemsize.
 TEXT_BYTES = {4: 16, 8: 25}
 
@@ -60,7 +71,7 @@ class Jobs:
             inputs = net.front.of_rank(inputs, "[max_time, batch" if request.time_major else "[batch, max_time")
             batch_size, max_time = _batch_and_time(inputs, request.time_major)
             limits.check_batch(self.settings, batch_size, max_time, net.input_size)
-            inputs, lengths = net.front.sequences(inputs, lengths, time_major=request.time_major)
+            lengths = net.front.real_lengths(inputs, lengths, time_major=request.time_major)
         total = batch_size * max_time if lengths is None else int(lengths.sum())
         returned = _returned(request, net, "outputs")
 
@@ -148,17 +159,8 @@ class Jobs:
     ) -> tuple[int, int]:
         """Counts the numbers of the answer, and the bytes that engine and answer take."""
         steps, rows, padded = sizes
-        values = {
-            "outputs": padded * net.output_size,
-            "output": padded * net.output_size,
-            "last_output": rows * net.output_size,
-            "predictions": (padded if net.gives == "sequence" else rows) * net.predicted_size,
-            "gates": padded * net.gates_size,
-            "state": rows * net.state_size,
-            "weights": net.parameters,
-        }
         itemsize = net.dtype.itemsize
-        numbers = sum(values[name] for name in returned)
+        numbers = sum(NUMBERS[name](net, rows, padded) for name in returned)
         answer = numbers * (itemsize + TEXT_BYTES[itemsize])
         drawn = 0 if net.is_ready else net.parameters * (8 + 3 * itemsize)
         drawn += 0 if net.is_prepared else 2 * net.parameters * itemsize  # packed for the kernels, by way of a copy

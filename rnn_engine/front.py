@@ -12,6 +12,8 @@ from rnn_engine.packed import PackedBatch, Packing, check_lengths, packing_of
 from rnn_engine.readout import Embedding
 from rnn_engine.types import Array, as_numbers
 
+_FLOATS = (np.dtype(np.float32), np.dtype(np.float64))
+
 
 @dataclass(frozen=True)
 class Front:
@@ -40,15 +42,19 @@ class Front:
     def sequences(self, inputs: Any, lengths: Any = None, *, time_major: bool = False) -> tuple[Array, Array | None]:
         """The inputs [B, T, D] (or [T, B, D]; or token ids) as an array, and their lengths [B]; None: all are T."""
         array = self.of_rank(inputs, "[max_time, batch" if time_major else "[batch, max_time")
+        return array, self.real_lengths(array, lengths, time_major=time_major)
+
+    def real_lengths(self, array: Array, lengths: Any = None, *, time_major: bool = False) -> Array | None:
+        """The lengths [B] of a batch of the right rank, checked; None: all are T."""
         real = self.lengths_of(array, lengths, time_major=time_major)
         if real is None:
-            return array, None
+            return None
         if isinstance(real, Packing):
             real = packing_of(array, real, time_major=time_major).lengths
         batch_size, max_time = array.shape[1::-1] if time_major else array.shape[:2]
         real = check_lengths(real, batch_size, max_time)
         full = int(real.min(initial=max_time)) == max_time
-        return array, None if full else np.ascontiguousarray(real)
+        return None if full else np.ascontiguousarray(real)
 
     def single_step(self, inputs: Any) -> PackedBatch:
         """[B, D] (or [B] token ids) as one time step."""
@@ -127,9 +133,14 @@ class Front:
     def of_rank(self, inputs: Any, axes: str) -> Array:
         """Inputs of the rank and type that the net takes: `axes` and one of features, unless it embeds."""
         embeds = self.embedding is not None
-        quick = type(inputs) is np.ndarray and inputs.dtype == np.float32 and not embeds  # then there is nothing to say
-        if quick and inputs.ndim == axes.count(",") + 2 and inputs.shape[-1] == self.input_size:
-            return np.asarray(inputs)
+        if (
+            type(inputs) is np.ndarray
+            and inputs.dtype in _FLOATS
+            and not embeds
+            and inputs.ndim == axes.count(",") + 2
+            and inputs.shape[-1] == self.input_size
+        ):
+            return np.asarray(inputs)  # then there is nothing to say
         expected = f"integer token ids {axes}]" if embeds else f"{axes}, {self.input_size}]"
         array = as_numbers(inputs)
         if array is None:

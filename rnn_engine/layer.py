@@ -234,23 +234,28 @@ def _read_array(value: Any, shape: tuple[int, int], dtype: np.dtype[Any], where:
     return array
 
 
-def numbers_at_peak(
-    layers: Sequence[Layer],
-    input_size: int,
-    steps: int,
-    batch_size: int,
-    itemsize: int,
-    *,
-    embeds: bool = False,
-    gates: bool = False,
-    fused: bool = False,
-) -> int:
-    """How many numbers a pass over `steps` real steps holds at its peak, beside the inputs that it was given.
+@dataclass(frozen=True)
+class Peak:
+    """How many numbers a pass over a batch holds at its peak, beside the inputs that it was given."""
+
+    layers: tuple[tuple[int, int], ...]  # of each: numbers a real step, and numbers a row, while it runs
+    row: int  # that a row takes throughout
+    step: int  # that a real step takes throughout
+    least: int
+
+    def __call__(self, steps: int, batch_size: int) -> int:
+        """For `steps` real steps of `batch_size` rows."""
+        most = max(steps * step + batch_size * row for step, row in self.layers)
+        return most + batch_size * self.row + steps * self.step + self.least
+
+
+def peak_of(layers: Sequence[Layer], input_size: int, itemsize: int, embeds: bool, gates: bool, fused: bool) -> Peak:
+    """How many numbers a pass over these layers holds.
 
     A kernel, `fused`, writes what it read backward where it belongs, and needs no copy of an embedding's rows.
     """
-    most = kept = 0
     below, size = input_size if embeds else 0, input_size
+    each, row, step = [], 0, 0
     for layer in layers:
         out = sum(cell.output_size for cell in layer.cells.values())
         if fused and not gates:
@@ -259,9 +264,8 @@ def numbers_at_peak(
         elif BACKWARD in layer.cells:  # its inputs reversed; then its outputs reversed back and put together
             out = max(size + out, 5 * out // 2)
         width = sum(cell.blocks * cell.num_units for cell in layer.cells.values())
-        working = PROJECTED_BYTES // itemsize + batch_size * width
-        kept += batch_size * 3 * sum(sum(cell.flat_sizes) for cell in layer.cells.values())
-        kept += steps * width if gates else 0
-        most = max(most, steps * (below + out) + working)
+        each.append((below + out, width))
+        row += 3 * sum(sum(cell.flat_sizes) for cell in layer.cells.values())
+        step += width if gates else 0
         below = size = layer.output_size
-    return most + kept
+    return Peak(tuple(each), row, step, PROJECTED_BYTES // itemsize)

@@ -19,7 +19,7 @@ from rnn_engine.forward import Forward, seen_by_readout
 from rnn_engine.front import Front
 from rnn_engine.fusion import fused_dense
 from rnn_engine.initializers import RandomWords
-from rnn_engine.layer import Layer, numbers_at_peak
+from rnn_engine.layer import Layer, Peak, peak_of
 from rnn_engine.layouts import Weights, write_weights
 from rnn_engine.packed import PackedBatch
 from rnn_engine.passes import Passes
@@ -59,6 +59,7 @@ class Network:
         self.options = dict(options or {})  # as they were given
         self.labels = dict(labels or {})  # what its description begins with
         self._fuses = kernels.wanted()
+        self._peaks: dict[Any, Peak] = {}
 
     @classmethod
     def planned(
@@ -106,15 +107,8 @@ class Network:
         bidirectional: bool | None = None,
     ) -> Network:
         """A network with weights drawn from `seed`: the same for a seed on every machine."""
-        net = cls.planned(
-            cell,
-            num_units,
-            input_size,
-            dtype,
-            num_layers=num_layers,
-            cell_options=cell_options,
-            bidirectional=bidirectional,
-        )
+        of = cell, num_units, input_size, dtype
+        net = cls.planned(*of, num_layers=num_layers, cell_options=cell_options, bidirectional=bidirectional)
         return net.initialize(seed)
 
     @classmethod
@@ -317,11 +311,11 @@ class Network:
 
     def footprint(self, steps: int, batch_size: int, *, gates: bool = False) -> int:
         """Bytes that a pass over `steps` real steps of `batch_size` rows takes at its peak, without its inputs."""
-        sizes = [dense.size for dense in self.readout]
-        predicted = (steps if self.gives == "sequence" else batch_size) * sum(sizes)
-        of, fused = (self.input_size, steps, batch_size, self.dtype.itemsize), self.kernel == "fused"
-        numbers = numbers_at_peak(self.layers, *of, embeds=self.embeds, gates=gates, fused=fused)
-        return self.dtype.itemsize * (numbers + predicted)
+        of = self.dtype.itemsize, self.embeds, gates, self.kernel == "fused"
+        if of not in self._peaks:
+            self._peaks[of] = peak_of(self.layers, self.input_size, *of)
+        predicted = sum(dense.size for dense in self.readout) * (steps if self.gives == "sequence" else batch_size)
+        return self.dtype.itemsize * (self._peaks[of](steps, batch_size) + predicted)
 
     def forward(
         self,
