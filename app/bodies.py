@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
+from typing import Any
 
 from starlette.requests import ClientDisconnect, Request
 from starlette.types import Receive
@@ -31,26 +32,41 @@ async def whole(receive: Receive, content_length: str, settings: Settings) -> by
     """The whole body in memory. A 413 where it is too large, a 408 where it does not come in time."""
     limit, what = settings.max_body_bytes, "the body (UNROLLED_MAX_BODY_BYTES)"
     _check_size(content_length, limit, what)
+    task = asyncio.current_task()
+    # as asyncio.timeout does, at a third of its cost
+    timer = asyncio.get_running_loop().call_later(settings.body_seconds, _cancel, task)
+    parts, size, more = [], 0, True
     try:
-        async with asyncio.timeout(settings.body_seconds):
-            parts, size, more = [], 0, True
-            while more:
-                message = await receive()
-                if message["type"] == "http.disconnect":
-                    raise ClientDisconnect
-                part = message.get("body", b"")
-                size += len(part)
-                if size > limit:
-                    raise _too_large(limit, what)
-                parts.append(part)
-                more = message.get("more_body", False)
-    except TimeoutError:
+        while more:
+            message = await receive()
+            if message["type"] == "http.disconnect":
+                raise ClientDisconnect
+            part = message.get("body", b"")
+            size += len(part)
+            if size > limit:
+                raise _too_large(limit, what)
+            parts.append(part)
+            more = message.get("more_body", False)
+    except asyncio.CancelledError as error:
+        if task is None or error.args != (_LATE,):
+            raise
+        task.uncancel()
         raise Problem(
             408,
             f"the body did not come within {settings.body_seconds} s (UNROLLED_BODY_SECONDS)",
             headers={"Connection": "close"},
         ) from None
+    finally:
+        timer.cancel()
     return parts[0] if len(parts) == 1 else b"".join(parts)
+
+
+_LATE = "the body is late"
+
+
+def _cancel(task: asyncio.Task[Any] | None) -> None:
+    if task is not None:
+        task.cancel(_LATE)
 
 
 def _check_size(content_length: str, limit: int, what: str) -> None:

@@ -49,6 +49,7 @@ class Executor:
         self._settings = settings
         self.lane = Lane(Scheduler(most_steps=settings.tick_steps or None))
         self.admission = Admission(settings, self.lane.backlog)
+        self._watcher = _Watcher()
         self._lock = threading.Lock()
         self._running = 0  # jobs in threads of the pools
         self._pool = self._aside = ThreadPoolExecutor(1)
@@ -57,7 +58,7 @@ class Executor:
         """Makes the threads, anew after a shutdown."""
         self._pool = ThreadPoolExecutor(self._settings.threads, thread_name_prefix="compute")
         self._aside = ThreadPoolExecutor(IMPORTS, thread_name_prefix="import")
-        self.admission.draining = False
+        self.admission.draining, self._watcher = False, _Watcher()
         self.lane.start()
 
     @property
@@ -95,13 +96,13 @@ class Executor:
 
     async def _unroll(self, work: Work, asked: Asked, deadline: float) -> None:
         waiting = self.lane.add(work, deadline)
-        watch = _Watch(asked, waiting.done)
+        self._watcher.begin(waiting.done, asked.gone)
         try:
             await waiting.done
         except asyncio.CancelledError:
-            raise watch.why() from None
+            raise self._watcher.why(waiting.done) from None
         finally:
-            watch.stop()
+            self._watcher.end(waiting.done)
             if waiting.left:
                 self.lane.remove(waiting)
 
@@ -111,16 +112,16 @@ class Executor:
         """Work in a thread, which is not begun once its client has left or its deadline has passed."""
         future = pool.submit(self._counted, work)
         done = asyncio.wrap_future(future)
-        watch = _Watch(asked, done)
+        self._watcher.begin(done, asked.gone)
         try:
             async with asyncio.timeout(max(0.0, deadline - time.monotonic())):
                 return await done
         except TimeoutError:
             raise too_late() from None
         except asyncio.CancelledError:
-            raise watch.why() from None
+            raise self._watcher.why(done) from None
         finally:
-            watch.stop()
+            self._watcher.end(done)
             future.cancel()
 
     async def aside(self, work: Callable[[], _Result], otherwise: Callable[[], None] | None = None) -> _Result:
@@ -158,32 +159,47 @@ class Executor:
             pool.shutdown(wait=False, cancel_futures=True)
 
 
-class _Watch:
-    """Watches, once a request has waited for a while, whether its client leaves; then cancels what it waits for."""
+class _Watcher:
+    """Watches, of the requests that have waited for a while, whether their clients leave; then cancels the waiting.
 
-    def __init__(self, asked: Asked, done: asyncio.Future[Any]) -> None:
-        self._gone, self._done, self._left = asked.gone, done, False
-        self._task: asyncio.Task[None] | None = None
-        self._timer = asyncio.get_running_loop().call_later(WATCH_SECONDS, self._begin)
+    One timer serves all: most requests are answered before anybody looks.
+    """
 
-    def _begin(self) -> None:
-        if self._gone is not None:
-            self._task = asyncio.create_task(self._wait(self._gone))
+    def __init__(self) -> None:
+        self._since: dict[asyncio.Future[Any], tuple[float, Callable[[], Awaitable[Any]]]] = {}
+        self._watching: dict[asyncio.Future[Any], asyncio.Task[None]] = {}
+        self._left: set[asyncio.Future[Any]] = set()
+        self._timer: asyncio.TimerHandle | None = None
 
-    async def _wait(self, gone: Callable[[], Awaitable[Any]]) -> None:
-        await gone()
-        self._left = True
-        self._done.cancel()
+    def begin(self, done: asyncio.Future[Any], gone: Callable[[], Awaitable[Any]] | None) -> None:
+        """From now on a request waits for `done`."""
+        if gone is not None:
+            self._since[done] = time.monotonic(), gone
+            if self._timer is None:
+                self._timer = asyncio.get_running_loop().call_later(WATCH_SECONDS, self._look)
 
-    def stop(self) -> None:
-        """Once there is nothing more to wait for."""
-        self._timer.cancel()
-        if self._task is not None:
-            self._task.cancel()
+    def end(self, done: asyncio.Future[Any]) -> None:
+        """It no longer does."""
+        self._since.pop(done, None)
+        self._left.discard(done)
+        if self._watching and (task := self._watching.pop(done, None)) is not None:
+            task.cancel()
 
-    def why(self) -> Exception:
+    def why(self, done: asyncio.Future[Any]) -> Exception:
         """Why waiting was cancelled: the client left, or the server stops."""
-        return ClientDisconnect() if self._left else _stopped()
+        return ClientDisconnect() if done in self._left else _stopped()
+
+    def _look(self) -> None:
+        old = time.monotonic() - WATCH_SECONDS
+        for done, (since, gone) in self._since.items():
+            if since <= old and done not in self._watching:
+                self._watching[done] = asyncio.create_task(self._wait(done, gone))
+        self._timer = asyncio.get_running_loop().call_later(WATCH_SECONDS, self._look) if self._since else None
+
+    async def _wait(self, done: asyncio.Future[Any], gone: Callable[[], Awaitable[Any]]) -> None:
+        await gone()
+        self._left.add(done)
+        done.cancel()
 
 
 def _stopped() -> Problem:
