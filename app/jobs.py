@@ -42,7 +42,7 @@ NUMBERS: dict[str, Callable[[Network, int, int], int]] = {
 }
 
 #: Bytes of a number as JSON text, at most, by itemsize.
-TEXT_BYTES = {4: 16, 8: 25}
+TEXT_BYTES = {4: 17, 8: 25}
 
 
 @dataclass(frozen=True)

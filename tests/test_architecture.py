@@ -21,10 +21,11 @@ ENGINE = """
     cells
     kernels.tile  kernels.records  kernels.cache  kernels.emit  kernels.specs
     kernels.host  kernels.panels  kernels.functions  kernels.products  kernels.program
-    kernels.advance
+    kernels.advance  kernels.decimal
+    kernels.json_text  kernels.json_numbers
     kernels.steps  kernels.rooms  kernels.phases
     kernels.library
-    kernels.fused
+    kernels.fused  kernels.text  kernels.skim
     kernels.stack
     kernels
     wrappers  catalog
@@ -70,7 +71,19 @@ ENGINE_STANDS_ON = {"numpy", "threadpoolctl", "google_crc32c", "llvmlite"}
 
 #: Who may write code for LLVM, and so cannot be imported where that is not installed.
 USES_LLVM = {
-    f"rnn_engine.kernels.{name}" for name in ("emit", "functions", "products", "program", "advance", "steps", "library")
+    f"rnn_engine.kernels.{name}"
+    for name in [
+        "emit",
+        "functions",
+        "products",
+        "program",
+        "advance",
+        "steps",
+        "decimal",
+        "json_text",
+        "json_numbers",
+        "library",
+    ]
 }
 
 #: Arrows that app may not have: (from, to), each with all that is under it.

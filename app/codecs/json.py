@@ -2,22 +2,26 @@
 
 simdjson parses, and hands the numbers of a nested list over as one flat buffer of doubles; so rank and regularity are
 checked here, on the lists' lengths. Where simdjson has no wheel, and for integers beyond 64 bits, which it refuses,
-orjson and NumPy do the same work more slowly.
+orjson and NumPy do the same work more slowly. orjson writes answers, all but large arrays of float32, which a kernel
+writes.
 """
 
 from __future__ import annotations
 
 import json as stdlib_json
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from io import BytesIO
 from itertools import chain
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 import orjson
 
+from app.codecs import quick_json
 from app.codecs.arrays import DTYPES, Ragged
 from app.problems import Problem, kind_of, pointer
+from rnn_engine import kernels
 from rnn_engine.errors import shown
 from rnn_engine.types import Array
 
@@ -41,6 +45,14 @@ Path = tuple[str | int, ...]
 
 def decode(body: bytes) -> dict[str, Any]:
     """A request's fields, lists of numbers as arrays. Raises a 400 for what is not JSON, a 422 for what is odd."""
+    try:
+        return quick_json.decode(body, _described)
+    except quick_json.Unusual:
+        return read(body)
+
+
+def read(body: bytes) -> dict[str, Any]:
+    """The same for any JSON, errors above all."""
     if body.count(b"[") + body.count(b"{") > MAX_LISTS:
         raise Problem(
             413,
@@ -345,14 +357,34 @@ def _check_unique(tree: Any, where: Path) -> None:
 
 def encode(tree: Mapping[str, Any]) -> bytes:
     """An answer as JSON: arrays of floats as {"shape", "dtype", "values"}, arrays of integers as plain lists."""
-    return orjson.dumps(_written(tree), option=orjson.OPT_SERIALIZE_NUMPY)
+    large: list[_Writer] = []
+    text = orjson.dumps(_written(tree, large), option=orjson.OPT_SERIALIZE_NUMPY)
+    if not large:
+        return text
+    out = BytesIO()  # which gives its bytes away without a copy
+    for part, write in zip(text.split(_HOLE), (*large, None), strict=True):
+        out.write(part)
+        if write is not None:
+            write(out)
+    return out.getvalue()
 
 
-def _written(value: Any) -> Any:
+_Writer = Callable[[BinaryIO], None]
+_HOLE = b"\0"  # for what a kernel writes; orjson itself leaves no such byte in a text, but writes "\\u0000"
+
+
+def _written(value: Any, large: list[_Writer]) -> Any:
+    """A tree as orjson shall write it; and what writes the arrays that it leaves out, in order."""
     if type(value) is dict:
-        return {key: _written(item) for key, item in value.items()}
+        return {key: _written(item, large) for key, item in value.items()}
     if isinstance(value, np.ndarray):
         array = np.ascontiguousarray(value)
         name = NAMES.get(array.dtype)
-        return array if name is None else {"shape": array.shape, "dtype": name, "values": array}
-    return [_written(item) for item in value] if type(value) in (list, tuple) else value
+        if name is None:
+            return array
+        values: Any = array
+        if (write := kernels.writer(array)) is not None:
+            large.append(write)
+            values = orjson.Fragment(_HOLE)
+        return {"shape": array.shape, "dtype": name, "values": values}
+    return [_written(item, large) for item in value] if type(value) in (list, tuple) else value

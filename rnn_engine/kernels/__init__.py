@@ -8,19 +8,26 @@ Needs llvmlite (the extra `fused`) and a processor that TILES knows; without the
     library    the compiled code of this process; cache: the same on disk; host and tile: for which processor
     panels     weights in memory as the code reads them; phases: a cell in them; records: what the code is told;
                rooms: memory to work in; fused: a cell ready to run
+    text       arrays as JSON, as json_text writes them; decimal: the digits of their numbers
+    skim       arrays out of JSON, as json_numbers reads them
 """
 
 from __future__ import annotations
 
 import logging
 import threading
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable
+from functools import partial
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 import numpy as np
 
 from rnn_engine.cells import WeightedCell
 from rnn_engine.errors import OptionError, nearest, shown
+from rnn_engine.kernels.skim import Numbers, skim
 from rnn_engine.kernels.specs import COMMON, spec_of
+from rnn_engine.kernels.text import fits, write
+from rnn_engine.types import Array
 
 if TYPE_CHECKING:
     from rnn_engine.kernels.fused import FusedCell
@@ -72,10 +79,11 @@ def why_not() -> str:
 
 
 def _look() -> Library | str:
-    with _lock:
-        if not _found:
-            _found.append(_make())
-        return _found[0]
+    if not _found:
+        with _lock:
+            if not _found:
+                _found.append(_make())
+    return _found[0]
 
 
 def _make() -> Library | str:
@@ -117,6 +125,18 @@ def fuse(cell: WeightedCell) -> FusedCell | None:
     if found is None or spec is None or (functions := found.functions(spec)) is None:
         return None
     return FusedCell(cell, functions, found)
+
+
+def writer(array: Array) -> Callable[[BinaryIO], None] | None:
+    """What writes this array as nested lists in JSON, quicker than orjson; None where no kernel does."""
+    if not fits(array) or not wanted() or (found := here()) is None:
+        return None
+    return partial(write, found, array)
+
+
+def numbers_in(text: bytes) -> list[Numbers] | None:
+    """All nested lists of numbers in JSON text, read; None where no kernel does, or the text is not for it: `skim`."""
+    return None if not wanted() or (found := here()) is None else skim(found, text)
 
 
 def prepare() -> None:

@@ -12,21 +12,22 @@ from llvmlite import ir
 #: A value in the code that is being written: known when it runs.
 Value: TypeAlias = Any
 
-F32, I64, I32 = ir.FloatType(), ir.IntType(64), ir.IntType(32)
+F32, I64, I32, I16, I8 = ir.FloatType(), *(ir.IntType(bits) for bits in (64, 32, 16, 8))
 POINTER, VOID = ir.PointerType(), ir.VoidType()
 
 
 @dataclass(frozen=True)
 class Variable:
-    """A whole number that the code changes; LLVM keeps it in a register."""
+    """A whole number, or an address, that the code changes; LLVM keeps it in a register."""
 
     b: ir.IRBuilder
     place: Value
+    kind: ir.Type
 
     @property
     def value(self) -> Value:
         """What it is at this point of the code."""
-        return self.b.load(self.place, typ=I64)
+        return self.b.load(self.place, typ=self.kind)
 
     def becomes(self, value: Value) -> None:
         """Sets it."""
@@ -59,29 +60,43 @@ class Emit:
         """A whole number that is known now."""
         return ir.Constant(I64, number)
 
+    def like(self, x: Value, y: Value | int) -> Value:
+        """y; where it is known now, as a constant of the type of x, in all lanes if that is a vector."""
+        if not isinstance(y, int):
+            return y
+        return ir.Constant(x.type, [y] * x.type.count if isinstance(x.type, ir.VectorType) else y)
+
     def times(self, x: Value, y: Value | int) -> Value:
         """x·y."""
-        return self.b.mul(x, self.whole(y) if isinstance(y, int) else y)
+        return self.b.mul(x, self.like(x, y))
 
     def plus(self, x: Value, y: Value | int) -> Value:
         """x + y."""
-        return self.b.add(x, self.whole(y) if isinstance(y, int) else y)
+        return self.b.add(x, self.like(x, y))
 
     def minus(self, x: Value, y: Value | int) -> Value:
         """x - y."""
-        return self.b.sub(x, self.whole(y) if isinstance(y, int) else y)
+        return self.b.sub(x, self.like(x, y))
 
     def over(self, x: Value, y: Value | int) -> Value:
         """x / y without the remainder, of numbers that are not negative."""
-        return self.b.udiv(x, self.whole(y) if isinstance(y, int) else y)
+        return self.b.udiv(x, self.like(x, y))
 
-    def less(self, x: Value, y: Value) -> Value:
+    def shifted(self, x: Value, places: int) -> Value:
+        """x·2^places of numbers that are not negative, without the fraction."""
+        return self.b.shl(x, self.like(x, places)) if places > 0 else self.b.lshr(x, self.like(x, -places))
+
+    def lowest(self, x: Value, bits: int) -> Value:
+        """x modulo 2^bits."""
+        return self.b.and_(x, self.like(x, (1 << bits) - 1))
+
+    def less(self, x: Value, y: Value | int) -> Value:
         """Whether x < y."""
-        return self.b.icmp_signed("<", x, y)
+        return self.b.icmp_signed("<", x, self.like(x, y))
 
     def is_zero(self, x: Value) -> Value:
         """Whether x = 0."""
-        return self.b.icmp_signed("==", x, self.whole(0))
+        return self.b.icmp_signed("==", x, self.like(x, 0))
 
     def is_null(self, address: Value) -> Value:
         """Whether there is no address."""
@@ -96,11 +111,11 @@ class Emit:
         return self.b.select(self.less(x, y), y, x)
 
     def variable(self, value: Value) -> Variable:
-        """A number that changes; it begins as `value`."""
+        """A number, or an address, that changes; it begins as `value`."""
         with self.b.goto_entry_block():
-            place = self.b.alloca(I64)
+            place = self.b.alloca(value.type)
         self.b.store(value, place)
-        return Variable(self.b, place)
+        return Variable(self.b, place, value.type)
 
     # -- memory
 
@@ -111,6 +126,22 @@ class Emit:
     def item_at(self, base: Value, index: Value) -> Value:
         """The address of one whole number in an array of them."""
         return self.b.gep(base, [index], source_etype=I64)
+
+    def byte_at(self, base: Value, offset: Value | int) -> Value:
+        """The address `offset` bytes behind `base`."""
+        return self.b.gep(base, [self.like(self.whole(0), offset)], source_etype=I8)
+
+    def byte(self, base: Value, offset: Value | int) -> Value:
+        """One byte from memory, as a whole number."""
+        return self.b.zext(self.b.load(self.byte_at(base, offset), typ=I8), I64)
+
+    def table(self, name: str, numbers: Sequence[int]) -> Value:
+        """The address of whole numbers that are known now."""
+        kind = ir.ArrayType(I64, len(numbers))
+        table = ir.GlobalVariable(self.module, kind, name)
+        table.linkage, table.global_constant, table.align = "internal", True, 64
+        table.initializer = ir.Constant(kind, numbers)
+        return table
 
     def load(self, base: Value, offset: Value) -> Value:
         """A vector from memory."""

@@ -19,8 +19,8 @@ from rnn_engine.kernels.tile import Tile
 
 log = logging.getLogger("unrolled.kernels")
 
-#: The loop over time, and the one over layers; the argument is a record, see records.py. ctypes lets go of the GIL
-#: meanwhile.
+#: The loop over time, the one over layers, and numbers as text; the argument is a record, see records.py. ctypes lets
+#: go of the GIL meanwhile.
 _UNROLL = ctypes.CFUNCTYPE(ctypes.c_int64, ctypes.c_char_p)
 #: The product alone, see products.py.
 _MULTIPLY = ctypes.CFUNCTYPE(None, *[ctypes.c_int64] * 11)
@@ -44,10 +44,12 @@ class Library:
         self._specs: dict[Spec, dict[str, int]] = {}
         self._broken: set[Spec] = set()
         self.seconds: dict[str, float] = {}  # by object that is loaded; it took none to compile if it was on disk
-        core = self.load(f"{tile}-core", ("unroll", "multiply", "advance"), _write_core)
+        core = self.load(f"{tile}-core", ("unroll", "multiply", "advance", "text", "skim"), _write_core)
         self.unroll: Callable[[bytes], int] = _UNROLL(core["unroll"])
         self.advance: Callable[[bytes], int] = _UNROLL(core["advance"])
         self.multiply: Callable[..., None] = _MULTIPLY(core["multiply"])
+        self.text: Callable[[bytes], int] = _UNROLL(core["text"])
+        self.skim: Callable[[bytes], int] = _UNROLL(core["skim"])
 
     def has(self, spec: Spec) -> bool:
         """Whether the functions of a cell are loaded, so that they cost nothing."""
@@ -135,10 +137,14 @@ def _machine(host: Host) -> Any:
 
 def _write_core(module: Any, tile: Tile) -> None:
     from rnn_engine.kernels.advance import write_advance
+    from rnn_engine.kernels.json_numbers import write_skim
+    from rnn_engine.kernels.json_text import write_text
     from rnn_engine.kernels.products import write_multiply
     from rnn_engine.kernels.program import write_unroll
 
     write_advance(module, tile.lanes, write_unroll(module, tile.lanes, write_multiply(module, tile)))
+    write_text(module, tile.lanes)
+    write_skim(module, tile.lanes)
 
 
 def _write(module: Any, tile: Tile, spec: Spec) -> None:

@@ -75,3 +75,21 @@ STACK = (
     # rooms, see `Stack`
     "@floats", "@wholes",
 )  # fmt: skip
+
+#: A part of an array of floats that is to be written as JSON: the array, which has CHUNK floats or more; where the text
+#: goes; which float is the first, and how many; the array's rank. Behind the record stands the array's shape.
+TEXT = ("@x", "@out", "first", "count", "rank")
+#: Floats whose digits are worked out at a time.
+CHUNK = 64
+#: The most axes that NumPy gives an array.
+MOST_RANK = 64
+
+#: Text in which arrays of numbers are to be found; room for so many numbers of them, for so many lengths of their rows,
+#: and for so many records of what was found.
+SKIM = ("@text", "size", "@values", "most_values", "@rows", "most_rows", "@found", "most")
+#: An array that was found: where its text begins and ends; which number is its first, and how many there are; its rank;
+#: whether its rows differ in length, and where these stand; whether some number is no whole one; the axes' sizes.
+FOUND = ("begin", "end", "first", "count", "rank", "ragged", "first_row", "fractions", "sizes")
+MOST_FOUND_RANK = 8
+#: Whole numbers of such a record, the sizes of all axes included.
+FOUND_SIZE = len(FOUND) - 1 + MOST_FOUND_RANK

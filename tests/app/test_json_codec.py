@@ -15,16 +15,23 @@ from hypothesis import strategies as st
 from app.codecs import json as codec
 from app.codecs.arrays import Ragged
 from app.problems import Problem
+from rnn_engine import kernels
 
 
-@pytest.fixture(scope="module", params=["simdjson", "orjson"], autouse=True)
+@pytest.fixture(scope="module", params=["kernel", "simdjson", "orjson"], autouse=True)
 def parser(request):
-    """Every test runs with simdjson, and with what stands in for it where it has no wheel."""
-    if request.param == "simdjson":
-        pytest.importorskip("simdjson")
-        yield "simdjson"
+    """Every test runs with the kernel that reads arrays, with simdjson, and with what stands in where neither is."""
+    if request.param == "kernel":
+        if kernels.here() is None:
+            pytest.skip(kernels.why_not())
+        yield "kernel"
         return
     with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(kernels, "numbers_in", lambda text: None)
+        if request.param == "simdjson":
+            pytest.importorskip("simdjson")
+            yield "simdjson"
+            return
         patch.setattr(codec, "simdjson", None)
         patch.setattr(codec, "LISTS", (list,))
         patch.setattr(codec, "OBJECTS", (dict,))
@@ -403,6 +410,43 @@ def test_numbers_at_the_edges_survive():
     assert [struct.pack("<d", x) for x in again] == [struct.pack("<d", x) for x in edges]
 
 
+def large(*shape, dtype=np.float32):
+    """An array that a kernel writes, where there are kernels, if it is of float32."""
+    return np.tanh(np.random.default_rng(0).standard_normal(shape)).astype(dtype)
+
+
+@pytest.mark.parametrize(
+    "tree",
+    [
+        {"outputs": large(2, 30, 100)},
+        {"outputs": large(40, 30), "state": [{"h": large(1, 16), "c": large(1700)}], "lengths": np.arange(9)},
+        {
+            "backward": (large(2000, 1), large(3)),
+            "more": {"deep": [[large(3, 1, 600, 1)]], "text": "[,]"},
+        },
+        {"views": [large(60, 60).T, large(60, 60)[::2, ::-1], large(6000)[::3]], "doubles": large(50, 50, dtype=float)},
+        {"a\0b": "\0", "empty": [large(0), large(4, 0), large(0, 4, 1000)], "\0": large(1999), "one": large(5000)},
+        {"not finite": np.resize(np.float32([np.nan, np.inf, -np.inf, -0.0, 1e-45]), (3, 500))},
+        {"parts": large(200_000), "rows": large(70_000, 2)},
+    ],
+    ids=lambda tree: next(iter(tree)),
+)
+def test_answers_are_the_same_bytes_whoever_writes_their_numbers(tree, monkeypatch):
+    with_kernels = codec.encode(tree)
+    monkeypatch.setattr(codec.kernels, "writer", lambda array: None)
+    assert with_kernels == codec.encode(tree)
+
+
+def test_a_large_answer_takes_no_more_memory_than_twice_its_text():
+    tree = {"outputs": large(1_500_000)}
+    size = len(codec.encode(tree))
+    tracemalloc.start()
+    codec.encode(tree)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < 2 * size + (1 << 20)
+
+
 def test_integers_are_written_as_plain_lists_and_views_as_what_they_show():
     grid = np.arange(12.0).reshape(3, 4)
     told = json.loads(codec.encode({"lengths": np.array([3, 1]), "a": grid.T[1:, ::2], "s": [{"h": grid[:, :0]}]}))
@@ -432,7 +476,9 @@ def test_a_large_body_with_a_fault_takes_no_more_memory_than_a_good_one(text):
     assert peak < 55 * len(text)
 
 
-def test_numbers_go_from_simdjson_to_arrays_without_python_lists(monkeypatch):
+def test_numbers_go_from_simdjson_to_arrays_without_python_lists(monkeypatch, parser):
+    if parser == "kernel":
+        pytest.skip("the kernel reads them")
     seen = []
     flat = codec._flat
     monkeypatch.setattr(codec, "_flat", lambda given, *rest: seen.append(type(given)) or flat(given, *rest))
@@ -440,7 +486,9 @@ def test_numbers_go_from_simdjson_to_arrays_without_python_lists(monkeypatch):
     assert seen == [codec.LISTS[0]] * 2  # simdjson's, where it is there
 
 
-def test_a_body_of_millions_of_lists_is_refused_before_it_is_read(monkeypatch):
+def test_a_body_of_millions_of_lists_is_refused_before_it_is_read(monkeypatch, parser):
+    if parser == "kernel":
+        pytest.skip("to the kernel a list costs nothing")
     monkeypatch.setattr(codec, "MAX_LISTS", 10)
     assert "flat values" in refused('{"a": [[1],[1],[1],[1],[1],[1],[1],[1],[1],[1]]}', 413).detail
     assert codec.decode(b'{"a": [[1],[1],[1],[1],[1],[1],[1],[1]]}')["a"].shape == (8, 1)
