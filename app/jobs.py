@@ -24,7 +24,7 @@ from rnn_engine.unrolling import Unrolling
 #: Rough costs in seconds: of one layer's time step whatever its size, of a multiplication with an addition, of drawing
 #: a weight, of writing a number. They only decide whether a job is worth a thread.
 PER_STEP, PER_FMA = {"numpy": 20e-6, "fused": 0.5e-6}, {"numpy": 1 / 8e9, "fused": 1 / 25e9}
-PER_DRAW, PER_NUMBER = 10e-9, 40e-9
+PER_DRAW, PER_NUMBER = 10e-9, {4: 15e-9, 8: 45e-9}
 #: Of packing a layer for the kernels, and each of its weights.
 PER_PACKED_LAYER, PER_PACKED = 200e-6, 4e-9
 #: Seconds that it takes to compile a kind of cell that was not asked for before.
@@ -152,7 +152,7 @@ class Jobs:
         kernel = "numpy" if "gates" in returned else net.kernel  # which keeps its gates to itself
         to_compute = len(net.layers) * max_time * PER_STEP[kernel] + steps * net.parameters * PER_FMA[kernel]
         timeout = None if request.timeout_ms is None else request.timeout_ms / 1000
-        return Job(rows, nbytes, to_begin, to_compute, numbers * PER_NUMBER, timeout, begin)
+        return Job(rows, nbytes, to_begin, to_compute, numbers * PER_NUMBER[net.dtype.itemsize], timeout, begin)
 
     def _check_memory(
         self, request: NetRequest, net: Network, returned: set[str], sizes: tuple[int, int, int]

@@ -24,7 +24,7 @@ import numpy as np
 
 from rnn_engine.cells import WeightedCell
 from rnn_engine.errors import OptionError, nearest, shown
-from rnn_engine.kernels.skim import Numbers, skim
+from rnn_engine.kernels.skim import Numbers, skimmed
 from rnn_engine.kernels.specs import COMMON, spec_of
 from rnn_engine.kernels.text import fits, write
 from rnn_engine.types import Array
@@ -135,8 +135,8 @@ def writer(array: Array) -> Callable[[BinaryIO], None] | None:
 
 
 def numbers_in(text: bytes) -> list[Numbers] | None:
-    """All nested lists of numbers in JSON text, read; None where no kernel does, or the text is not for it: `skim`."""
-    return None if not wanted() or (found := here()) is None else skim(found, text)
+    """All nested lists of numbers in JSON text, read; None where no kernel does, or the text is not for that."""
+    return None if not wanted() or (found := here()) is None else skimmed(found, text)
 
 
 def prepare() -> None:

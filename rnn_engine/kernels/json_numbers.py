@@ -45,12 +45,12 @@ def power_of_five(q: int) -> int:
 
 
 def write_skim(module: ir.Module, lanes: int) -> ir.Function:
-    """skim(record) -> how many arrays of numbers there are, see SKIM; -1 where the text is not for this."""
+    """skim(record, text) -> how many arrays of numbers there are, see SKIM; -1 where the text is not for this."""
     array = _write_array(module, lanes)
-    function = ir.Function(module, ir.FunctionType(I64, [POINTER]), "skim")
+    function = ir.Function(module, ir.FunctionType(I64, [POINTER, POINTER]), "skim")
     e = Emit(function, lanes)
-    of = read(e, SKIM, function.args[0])
-    text, size = of["text"], of["size"]
+    of, text = read(e, SKIM, function.args[0]), function.args[1]
+    size = of["size"]
     at, count = e.variable(e.whole(0)), e.variable(e.whole(0))
     values, rows = e.variable(e.whole(0)), e.variable(e.whole(0))
     refused = function.append_basic_block("refused")

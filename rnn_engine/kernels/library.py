@@ -22,6 +22,8 @@ log = logging.getLogger("unrolled.kernels")
 #: The loop over time, the one over layers, and numbers as text; the argument is a record, see records.py. ctypes lets
 #: go of the GIL meanwhile.
 _UNROLL = ctypes.CFUNCTYPE(ctypes.c_int64, ctypes.c_char_p)
+#: Numbers out of a text, whose address is the second argument.
+_SKIM = ctypes.CFUNCTYPE(ctypes.c_int64, ctypes.c_char_p, ctypes.c_char_p)
 #: The product alone, see products.py.
 _MULTIPLY = ctypes.CFUNCTYPE(None, *[ctypes.c_int64] * 11)
 
@@ -49,7 +51,7 @@ class Library:
         self.advance: Callable[[bytes], int] = _UNROLL(core["advance"])
         self.multiply: Callable[..., None] = _MULTIPLY(core["multiply"])
         self.text: Callable[[bytes], int] = _UNROLL(core["text"])
-        self.skim: Callable[[bytes], int] = _UNROLL(core["skim"])
+        self.skim: Callable[[bytes, bytes], int] = _SKIM(core["skim"])
 
     def has(self, spec: Spec) -> bool:
         """Whether the functions of a cell are loaded, so that they cost nothing."""

@@ -86,7 +86,7 @@ MOST_RANK = 64
 
 #: Text in which arrays of numbers are to be found; room for so many numbers of them, for so many lengths of their rows,
 #: and for so many records of what was found.
-SKIM = ("@text", "size", "@values", "most_values", "@rows", "most_rows", "@found", "most")
+SKIM = ("size", "@values", "most_values", "@rows", "most_rows", "@found", "most")
 #: An array that was found: where its text begins and ends; which number is its first, and how many there are; its rank;
 #: whether its rows differ in length, and where these stand; whether some number is no whole one; the axes' sizes.
 FOUND = ("begin", "end", "first", "count", "rank", "ragged", "first_row", "fractions", "sizes")

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from rnn_engine.kernels import rooms
 from rnn_engine.kernels.panels import address_of
 from rnn_engine.kernels.records import FOUND, FOUND_SIZE, SKIM
 from rnn_engine.types import Array
@@ -34,7 +35,7 @@ class Numbers:
     rows: Array | None  # [B] int64, the lengths of the rows if these differ
 
 
-def skim(library: Library, text: bytes) -> list[Numbers] | None:
+def skimmed(library: Library, text: bytes) -> list[Numbers] | None:
     """All outermost nested lists of numbers, in order; None where the text is not for this.
 
     It is not where it has some list that begins with a number but is no regular array (only the second axis may be
@@ -48,14 +49,18 @@ def skim(library: Library, text: bytes) -> list[Numbers] | None:
 
 
 def _skim(library: Library, text: bytes, most_values: int, most_rows: int) -> list[Numbers] | None:
-    values, rows = np.empty(most_values), np.empty(most_rows, np.int64)
-    found = np.empty((MOST_FOUND, FOUND_SIZE), np.int64)
-    where = np.frombuffer(text, np.uint8).ctypes.data if text else 0
-    to = address_of(values), most_values, address_of(rows), most_rows, address_of(found), MOST_FOUND
-    count = library.skim(_pack(where, len(text), *to))
-    if count < 0:
-        return None
-    return [_numbers(one, values, rows) for one in found[:count].tolist()]
+    numbers = np.empty(most_values + most_rows)
+    values_at, room = address_of(numbers), rooms.take(0, MOST_FOUND * FOUND_SIZE)
+    to = values_at, most_values, values_at + 8 * most_values, most_rows, room.wholes_at, MOST_FOUND
+    try:
+        count = library.skim(_pack(len(text), *to), text)
+        if count < 0:
+            return None
+        found = room.wholes[: count * FOUND_SIZE].tolist()
+    finally:
+        rooms.give_back(room)
+    records = (found[k : k + FOUND_SIZE] for k in range(0, len(found), FOUND_SIZE))
+    return [_numbers(one, numbers, most_values) for one in records]
 
 
 def _expected(text: bytes, what: bytes) -> int:
@@ -67,13 +72,14 @@ def _expected(text: bytes, what: bytes) -> int:
     return int(seen * 1.2 * len(text) / (2 * SAMPLE)) + SAMPLE
 
 
-def _numbers(record: list[int], values: Array, rows: Array) -> Numbers:
+def _numbers(record: list[int], numbers: Array, first_of_rows: int) -> Numbers:
     begin, end, first, count, rank, ragged, first_row, fractions = record[: len(FOUND) - 1]
     sizes = record[len(FOUND) - 1 :][:rank]
-    flat = values[first : first + count]
+    flat = numbers[first : first + count]
     if not fractions:
         flat = flat.astype(np.int64)
     if ragged:
+        rows = numbers[first_of_rows:].view(np.int64)
         lengths = rows[first_row : first_row + sizes[0]].copy()
         return Numbers(begin, end, flat.reshape(-1, *sizes[2:]), lengths)
     return Numbers(begin, end, flat.reshape(sizes), None)

@@ -15,15 +15,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rnn_engine import kernels
+from rnn_engine.kernels import skim
 from rnn_engine.kernels.json_numbers import LEAST_POWER, MOST_POWER, power_of_five
-from rnn_engine.kernels.skim import skim
 from tests.rnn_engine.kernels.tiles import needs_kernels
 
 pytestmark = needs_kernels
 
 
 def skimmed(text):
-    return skim(kernels.here(), text if isinstance(text, bytes) else text.encode())
+    return skim.skimmed(kernels.here(), text if isinstance(text, bytes) else text.encode())
 
 
 def check_numbers(texts):

@@ -1,0 +1,1 @@
+"""Services that people write themselves, or take instead: each a file that is started by itself."""
