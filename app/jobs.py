@@ -6,11 +6,12 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import numpy as np
 
 from app import limits
-from app.codecs.arrays import Ragged
+from app.codecs.arrays import Constant, Ragged
 from app.problems import Problem, pointer
 from app.registry import Registry
 from app.schemas import NetRequest, RunRequest, StepRequest, validated
@@ -232,12 +233,23 @@ def _state(given: Any) -> Any:
     return [] if isinstance(given, np.ndarray) and given.size == 0 else given
 
 
+_descriptions: WeakKeyDictionary[Network, Constant] = WeakKeyDictionary()
+
+
+def _described(net: Network) -> Constant:
+    """The `model` of an answer."""
+    found = _descriptions.get(net)
+    if found is None:
+        found = _descriptions[net] = Constant(net.description)
+    return found
+
+
 def _unrolled_run(net: Network, returned: set[str], time_major: bool, unrolled: Unrolling) -> Answer:
     if returned & {"last_output", "predictions"}:
         padded = unrolled.outputs if unrolled.pads else None
         return _run_answer(net, net.finished(unrolled), returned, time_major, padded)
     rows, lengths = unrolled.batch_size, unrolled.lengths
-    answer: Answer = {"model": net.description}
+    answer: Answer = {"model": _described(net)}
     answer["lengths"] = np.full(rows, unrolled.max_time, np.int64) if lengths is None else lengths
     if "outputs" in returned:
         answer["outputs"] = unrolled.outputs
@@ -247,7 +259,7 @@ def _unrolled_run(net: Network, returned: set[str], time_major: bool, unrolled: 
 def _unrolled_step(net: Network, returned: set[str], unrolled: Unrolling) -> Answer:
     if returned & {"last_output", "predictions"}:
         return _step_answer(net, net.finished(unrolled), returned)
-    answer: Answer = {"model": net.description}
+    answer: Answer = {"model": _described(net)}
     if "output" in returned:
         answer["output"] = unrolled.outputs[:, 0]
     return answer | _of_any(net, unrolled.state, returned)
@@ -258,7 +270,7 @@ def _run_answer(
 ) -> Answer:
     """`padded` are the outputs, where they are there."""
     outputs, pad = result.outputs, partial(result.outputs.packing.pad, time_major=time_major)
-    answer: Answer = {"model": net.description, "lengths": outputs.packing.lengths}
+    answer: Answer = {"model": _described(net), "lengths": outputs.packing.lengths}
     if "outputs" in returned:
         answer["outputs"] = pad(outputs.data) if padded is None else padded
     if "last_output" in returned:
@@ -267,7 +279,7 @@ def _run_answer(
 
 
 def _step_answer(net: Network, result: Forward, returned: set[str]) -> Answer:
-    answer: Answer = {"model": net.description}
+    answer: Answer = {"model": _described(net)}
     if "output" in returned:
         answer["output"] = result.outputs.data
     if "last_output" in returned:

@@ -7,8 +7,10 @@ waits for the end of a long one. What the rules promise:
 - The tick's budget. K is as large as fits into `TICK_SECONDS`, by the entries' own estimates, corrected by how long the
   group's ticks did take; at least 1. As many entries share the tick as fit with one step each.
 - Nobody starves. An entry that has had no step yet goes before those that have; yet each tick takes at least one of
-  those too, and they take turns. Groups take turns by the seconds that they were served; one that had nothing to do
-  gains nothing by it, and loses nothing.
+  those too, and they take turns. Of a large request only the first entry counts as one that has had none. Groups take
+  turns by the seconds that they were served; one that had nothing to do gains nothing by it, and loses nothing. One
+  that is new begins where a group would be that had had its share all along: that moves on, so new ones without end do
+  not keep the others waiting.
 - Every step once, in order: an entry is in one tick at a time.
 """
 
@@ -37,11 +39,11 @@ class Entry:
     group: Hashable  # what may share a tick; weakly kept
     steps: int  # that are left, of the longest row
     seconds: float  # about what a step of all rows takes
-    overhead: float = 0.0  # about what a step takes however many rows there are
-    whole: bool = False  # whether all steps must be in one tick
+    overhead: float = 0.0  # about what a step takes however many rows there are; the same in all of a group
+    whole: bool = False  # whether all steps must be in one tick; the same in all of a group
     deadline: float = math.inf
     owner: Any = None
-    started: bool = False
+    started: bool = False  # whether it has had a step; or its request has other rows that go first
     running: bool = False
     gone: bool = False  # nobody waits for it any more
 
@@ -61,13 +63,16 @@ class _Group:
     """The entries that may share a tick."""
 
     served: float  # seconds
-    number: int  # in order of arrival
     fresh: deque[Entry] = field(default_factory=deque)
     begun: deque[Entry] = field(default_factory=deque)
-    running: int = 0
+    running: set[Entry] = field(default_factory=set)
 
     def __iter__(self) -> Iterator[Entry]:
         return chain(self.fresh, self.begun)
+
+    def left(self) -> float:
+        """Seconds of all steps that are left, by the entries' own estimates."""
+        return sum(entry.seconds * entry.steps for entry in chain(self, self.running) if not entry.gone)
 
 
 class Scheduler:
@@ -78,17 +83,15 @@ class Scheduler:
         self._budget, self._most_steps = tick_seconds, most_steps
         self._groups: dict[Hashable, _Group] = {}
         self._paces: WeakKeyDictionary[Any, float] = WeakKeyDictionary()
-        self._arrivals = 0
+        self._share = 0.0  # seconds that a group would have been served by now that always had work
         self._next_deadline = math.inf
 
     def add(self, entry: Entry) -> None:
-        """Lets an entry wait for its first tick."""
+        """Lets an entry wait for its first tick; one that has `started`, in line with those that have begun."""
         group = self._groups.get(entry.group)
         if group is None:
-            served = min((other.served for other in self._groups.values()), default=0.0)
-            group = self._groups[entry.group] = _Group(served, self._arrivals)
-            self._arrivals += 1
-        group.fresh.append(entry)
+            group = self._groups[entry.group] = _Group(self._share)
+        (group.begun if entry.started else group.fresh).append(entry)
         self._next_deadline = min(self._next_deadline, entry.deadline)
 
     def remove(self, entry: Entry) -> None:
@@ -115,63 +118,67 @@ class Scheduler:
 
     def tick(self) -> Tick | None:
         """The next tick, whose entries run from now on; None if no entry waits."""
-        ready = {key: group for key, group in self._groups.items() if group.fresh or group.begun}
+        ready = [(key, group) for key, group in self._groups.items() if group.fresh or group.begun]
         if not ready:
             return None
-        key = min(ready, key=lambda key: (ready[key].served, -ready[key].number))
-        group, pace = ready[key], self._pace(key)
+        key, group = min(ready, key=_turn)
+        pace = self._pace(key)
         entries, step = self._choose(group, self._budget / pace)
-        longest = max(entry.steps for entry in entries)
+        longest = max([entry.steps for entry in entries])
         steps = longest if entries[0].whole else self._steps(longest, step * pace)
+        expected = entries[0].overhead * steps
         for entry in entries:
             entry.started = entry.running = True
-        group.running += len(entries)
-        expected = sum(entry.seconds * min(steps, entry.steps) for entry in entries) + entries[0].overhead * steps
+            expected += entry.seconds * (steps if steps < entry.steps else entry.steps)
+        group.running.update(entries)
         return Tick(entries, steps, expected, expected * pace)
 
     def _choose(self, group: _Group, budget: float) -> tuple[list[Entry], float]:
-        """Entries for a tick, taken from their lines, and about what one step of all of them takes."""
-        entries: list[Entry] = []
-        total = 0.0
-
-        def fits(line: deque[Entry]) -> bool:
-            return bool(line) and (not entries or total + _least(line[0]) <= budget)
-
-        if group.begun:
-            entries.append(group.begun.popleft())
-            total = _least(entries[0]) + entries[0].overhead
-        must = bool(group.fresh)  # one of each kind at least
-        while must or fits(group.fresh):
-            entries.append(group.fresh.popleft())
-            total += _least(entries[-1]) + (entries[-1].overhead if len(entries) == 1 else 0.0)
-            must = False
-        while fits(group.begun):
-            entries.append(group.begun.popleft())
-            total += _least(entries[-1])
-        return entries, total
+        """Entries for a tick, taken from their lines, and seconds of a step of all of them; of all steps, if whole."""
+        entries = [line.popleft() for line in (group.begun, group.fresh) if line]  # one of each kind at least
+        whole, overhead = entries[0].whole, entries[0].overhead
+        work = sum([entry.seconds * (entry.steps if whole else 1) for entry in entries])
+        steps = max([entry.steps for entry in entries]) if whole else 1
+        for line in (group.fresh, group.begun):
+            while line:
+                entry = line[0]
+                least = entry.steps if whole else 1
+                more, longer = work + entry.seconds * least, steps if steps > least else least
+                if more + overhead * longer > budget:
+                    break
+                work, steps = more, longer
+                entries.append(line.popleft())
+        return entries, work + overhead * steps
 
     def _steps(self, longest: int, step: float) -> int:
         """K: as many steps as fit into the budget, in ticks of equal length up to the end of the longest entry."""
         if self._most_steps is not None:
             return min(self._most_steps, longest)
-        ticks = max(1, round(longest * step / self._budget))
-        return max(1, math.ceil(longest / ticks))
+        if longest * step <= self._budget:
+            return longest
+        ticks = math.ceil(longest / max(1, int(self._budget / step)))
+        return math.ceil(longest / ticks)
 
     def finish(self, tick: Tick, seconds: float) -> list[Entry]:
-        """Takes the entries of a tick, which took so long, back; the answer is those that are done."""
+        """Takes the entries of a tick, which took so long, back; the answer is those that are done and not gone."""
+        key = tick.entries[0].group
+        group = self._groups[key]
         done = []
         for entry in tick.entries:
             entry.running = False
-            entry.steps -= min(tick.steps, entry.steps)
-            group = self._groups[entry.group]
-            group.running -= 1
+            entry.steps = entry.steps - tick.steps if tick.steps < entry.steps else 0
+            if entry.gone:
+                continue
             if not entry.steps:
                 done.append(entry)
-            elif not entry.gone:
-                group.begun.append(entry)
-                self._next_deadline = min(self._next_deadline, entry.deadline)
-        key = tick.entries[0].group
-        self._groups[key].served += seconds
+                continue
+            group.begun.append(entry)
+            if entry.deadline < self._next_deadline:
+                self._next_deadline = entry.deadline
+        group.running.difference_update(tick.entries)
+        group.served += seconds
+        served = [group.served for group in self._groups.values()]
+        self._share = min(max(self._share + seconds / len(served), min(served)), max(served))
         if tick.expected > 0:
             pace = self._pace(key)
             pace += LEARNING * (seconds / tick.expected - pace)
@@ -182,13 +189,11 @@ class Scheduler:
     @property
     def waiting(self) -> int:
         """How many entries there are, those included that run."""
-        return sum(len(group.fresh) + len(group.begun) + group.running for group in self._groups.values())
+        return sum(len(group.fresh) + len(group.begun) + len(group.running) for group in self._groups.values())
 
     def backlog(self) -> float:
-        """About how many seconds of work wait."""
-        return sum(
-            self._pace(key) * sum(entry.seconds * entry.steps for entry in group) for key, group in self._groups.items()
-        )
+        """About how many seconds of work are left: nearly always most of it is in a tick, which counts to its end."""
+        return sum(self._pace(key) * group.left() for key, group in self._groups.items())
 
     def _pace(self, key: Hashable) -> float:
         """How long a group's ticks take, in terms of the entries' own estimates."""
@@ -200,6 +205,6 @@ class Scheduler:
             del self._groups[key]
 
 
-def _least(entry: Entry) -> float:
-    """About what an entry takes of a tick at least."""
-    return entry.seconds * (entry.steps if entry.whole else 1)
+def _turn(item: tuple[Hashable, _Group]) -> tuple[float, bool]:
+    """Whose turn it is: the least; of equals, first those without a step, then in order of arrival."""
+    return item[1].served, bool(item[1].begun)

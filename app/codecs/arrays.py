@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -15,6 +16,12 @@ class Ragged:
 
     flat: Array  # [sum(lengths), D], or [sum(lengths)]
     lengths: Array  # [B] int64
+
+
+class Constant(dict[str, Any]):
+    """An object without arrays that is answered as it is, again and again: a codec may keep its text."""
+
+    text: bytes | None = None
 
 
 #: Names of dtypes in a JSON array object: NumPy's.

@@ -19,7 +19,7 @@ import numpy as np
 import orjson
 
 from app.codecs import quick_json
-from app.codecs.arrays import DTYPES, Ragged
+from app.codecs.arrays import DTYPES, Constant, Ragged
 from app.problems import Problem, kind_of, pointer
 from rnn_engine import kernels
 from rnn_engine.errors import shown
@@ -377,6 +377,9 @@ def _written(value: Any, large: list[_Writer]) -> Any:
     """A tree as orjson shall write it; and what writes the arrays that it leaves out, in order."""
     if type(value) is dict:
         return {key: _written(item, large) for key, item in value.items()}
+    if type(value) is Constant:
+        value.text = value.text or orjson.dumps(value)
+        return orjson.Fragment(value.text)
     if isinstance(value, np.ndarray):
         array = np.ascontiguousarray(value)
         name = NAMES.get(array.dtype)
