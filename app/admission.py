@@ -19,7 +19,7 @@ class Admission:
 
     def __init__(self, settings: Settings, backlog: Callable[[], float]) -> None:
         """`backlog` tells about how many seconds of work wait."""
-        self._settings, self._backlog = settings, backlog
+        self._settings, self.backlog = settings, backlog
         self.requests = self.rows = self.nbytes = 0
         self.draining = False
 
@@ -46,11 +46,14 @@ class Admission:
             raise self._full(f"{self.rows} rows are under way, and this run has {job.rows}", "queue_rows")
         if self.nbytes and self.nbytes + job.nbytes > self._settings.queue_bytes:
             taken, more = self.nbytes / MIB, job.nbytes / MIB
-            raise self._full(f"{taken:.0f} MiB are under way, and this run takes {more:.0f}", "queue_bytes")
+            raise self._full(f"{taken:.0f} MiB are under way, and this run takes {more:.0f} MiB", "queue_bytes")
         if self.requests > 1:
-            waiting = self._backlog()
-            if waiting + job.to_compute > seconds_left:
-                said = f"about {waiting:.1f} s of work are waiting, and this run must be done in {seconds_left:.1f} s"
+            # all rows move on alike: of a longer run, no more comes before this one's end than it has steps itself
+            before = job.to_compute * self.rows / max(1, job.rows)
+            if before + job.to_compute > seconds_left:
+                before = min(before, self.backlog())
+            if before + job.to_compute > seconds_left:
+                said = f"about {before:.1f} s of work come before this run, which must be done in {seconds_left:.1f} s"
                 raise self._problem(said, "try again later, or allow it more time (timeout_ms)")
         self.rows += job.rows
         self.nbytes += job.nbytes
@@ -62,8 +65,10 @@ class Admission:
 
     def _full(self, said: str, limit: str) -> Problem:
         allowed = getattr(self._settings, limit)
+        if limit == "queue_bytes":
+            allowed = f"{allowed / MIB:.0f} MiB"
         return self._problem(f"{said}; the limit is {allowed} (UNROLLED_{limit.upper()})", "try again later")
 
     def _problem(self, said: str, hint: str) -> Problem:
-        seconds = min(MOST_RETRY, max(1, math.ceil(self._backlog())))
+        seconds = min(MOST_RETRY, max(1, math.ceil(self.backlog())))
         return Problem(429, f"the queue is full: {said}: {hint}", headers={"Retry-After": str(seconds)})

@@ -13,15 +13,23 @@ from app.problems import Problem
 from app.settings import Settings
 
 
-async def chunks(request: Request, limit: int, what: str) -> AsyncIterator[bytes]:
+async def chunks(request: Request, limit: int, what: str, seconds: int) -> AsyncIterator[bytes]:
     """The body, piece by piece. A 413 at once where its Content-Length is over the limit, else as soon as it is.
 
-    `what` names the body and the setting of the limit in the message, e.g. "the body (UNROLLED_MAX_BODY_BYTES)".
+    A 408 where nothing comes for so many seconds. `what` names the body and the setting of the limit in the message,
+    e.g. "the body (UNROLLED_MAX_BODY_BYTES)".
     """
     refuse_compressed(request.headers.get("content-encoding"))
     _check_size(request.headers.get("content-length", ""), limit, what)
-    size = 0
-    async for part in request.stream():
+    size, parts = 0, request.stream()
+    while True:
+        try:
+            async with asyncio.timeout(seconds):
+                part = await anext(parts)
+        except StopAsyncIteration:
+            return
+        except TimeoutError:
+            raise _too_slow(f"nothing of {what.partition(' (')[0]} came for {seconds} s") from None
         size += len(part)
         if size > limit:
             raise _too_large(limit, what)
@@ -51,11 +59,7 @@ async def whole(receive: Receive, content_length: str, settings: Settings) -> by
         if task is None or error.args != (_LATE,):
             raise
         task.uncancel()
-        raise Problem(
-            408,
-            f"the body did not come within {settings.body_seconds} s (UNROLLED_BODY_SECONDS)",
-            headers={"Connection": "close"},
-        ) from None
+        raise _too_slow(f"the body did not come within {settings.body_seconds} s") from None
     finally:
         timer.cancel()
     return parts[0] if len(parts) == 1 else b"".join(parts)
@@ -77,6 +81,10 @@ def _check_size(content_length: str, limit: int, what: str) -> None:
 def _too_large(limit: int, what: str) -> Problem:
     name, _, setting = what.partition(" (")
     return Problem(413, f"{name} is over the limit of {limit} bytes ({setting}")
+
+
+def _too_slow(said: str) -> Problem:
+    return Problem(408, f"{said} (UNROLLED_BODY_SECONDS)", headers={"Connection": "close"})
 
 
 def refuse_compressed(encoding: str | None) -> None:

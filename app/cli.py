@@ -6,12 +6,16 @@ import logging
 import os
 import signal
 import sys
+from contextlib import suppress
 from typing import Any
 
 import click
 
 from app import commands
 from app.settings import Settings, settings_of
+
+#: How long a thread may keep the interpreter while another waits for it; Python's own 5 ms are many small answers.
+SWITCH_SECONDS = 0.5e-3
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -42,10 +46,14 @@ def serve(**flags: str | None) -> None:
     settings = settings_of({name: value for name, value in flags.items() if value is not None})
     import uvicorn  # here, so that --help is quick
 
+    from app.connections import patient_for
     from app.main import create_app
 
     logging.basicConfig(level=settings.log_level.upper(), format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     app = create_app(settings)
+    _allow_many_connections()
+    # a thread that has computed waits for the interpreter, at most so long where the event loop is busy
+    sys.setswitchinterval(SWITCH_SECONDS)
     # uvicorn stops gracefully at SIGTERM, then raises it again: a stop that was asked for is no failure
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     try:
@@ -56,12 +64,28 @@ def serve(**flags: str | None) -> None:
             log_level=settings.log_level,
             access_log=False,
             server_header=False,
+            http=patient_for(settings.body_seconds),
             timeout_graceful_shutdown=settings.grace_seconds,
         )
     finally:
         if app.state.executor.running:  # the grace is over; Python would wait for its threads, however long they take
             logging.shutdown()
             os._exit(0)
+
+
+def _allow_many_connections() -> None:
+    """As many open files, which connections are too, as the system lets this process have: often 1,024 at first."""
+    try:
+        import resource
+    except ImportError:  # Windows, which has no such limit
+        return
+    soft, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    for limit in (most, 1 << 16, 10_240):  # macOS says that there is no limit, and takes none over its own
+        if 0 <= limit <= soft:
+            return
+        with suppress(ValueError, OSError):
+            resource.setrlimit(resource.RLIMIT_NOFILE, (limit, most))
+            return
 
 
 if __name__ == "__main__":

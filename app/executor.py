@@ -8,7 +8,8 @@ import time
 from collections.abc import Awaitable, Callable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from functools import partial
+from typing import Any, NamedTuple, TypeVar
 
 from starlette.requests import ClientDisconnect
 
@@ -20,12 +21,16 @@ from app.settings import Settings
 from app.work import Job, Work
 
 #: A body up to this size, and work up to this long, cost less on the event loop than a change of threads and back.
-INLINE_BYTES, INLINE_SECONDS = 64 << 10, 1e-3
+INLINE_BYTES, INLINE_SECONDS = 256 << 10, 0.5e-3
+
+#: A strand that takes longer than this and cannot be split into ticks would keep all others waiting in the lane.
+WHOLE_SECONDS = 10e-3
 
 #: Imports that run at the same time; each holds a model twice in memory.
 IMPORTS = 2
 
-#: How long a request may wait before it is watched whether its client is still there: most are answered before.
+#: How long a request may wait before it is watched whether its client is still there, and then how often it is looked
+#: whether its deadline has passed: most are answered before.
 WATCH_SECONDS = 0.05
 
 _Result = TypeVar("_Result")
@@ -43,7 +48,10 @@ class Asked:
 
 
 class Executor:
-    """The lane for steps, a pool of threads for what is no step, and a small one for what would keep those busy."""
+    """The lane for steps, and pools of threads: for whole runs; for what is short but for a wait; for models.
+
+    Whole runs may take seconds, and nobody who only has something to be read, begun or written waits for their end.
+    """
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
@@ -52,11 +60,12 @@ class Executor:
         self._watcher = _Watcher()
         self._lock = threading.Lock()
         self._running = 0  # jobs in threads of the pools
-        self._pool = self._aside = ThreadPoolExecutor(1)
+        self._pool = self._short = self._aside = ThreadPoolExecutor(1)
 
     def start(self) -> None:
         """Makes the threads, anew after a shutdown."""
         self._pool = ThreadPoolExecutor(self._settings.threads, thread_name_prefix="compute")
+        self._short = ThreadPoolExecutor(self._settings.threads, thread_name_prefix="short")
         self._aside = ThreadPoolExecutor(IMPORTS, thread_name_prefix="import")
         self.admission.draining, self._watcher = False, _Watcher()
         self.lane.start()
@@ -68,35 +77,40 @@ class Executor:
 
     async def answer(self, asked: Asked) -> bytes:
         """Decodes, computes and encodes. Raises a 429 or 503 for what is not taken, a 504 for what is too late."""
-        arrived = time.monotonic()
+        allowed, arrived = self._settings.timeout_ms / 1000, time.monotonic()
+        deadline = arrived + (allowed if asked.timeout is None else min(allowed, asked.timeout))
         with self.admission.request():
             if len(asked.body) > INLINE_BYTES:
-                job = await self._in_thread(self._pool, lambda: asked.understand(asked.body))
+                understand = partial(asked.understand, asked.body)
+                job = await self._waited_for(self._short, understand, asked, deadline)
             else:
                 job = asked.understand(asked.body)
-            given = [seconds for seconds in (job.timeout, asked.timeout) if seconds is not None]
-            deadline = arrived + min([self._settings.timeout_ms / 1000, *given])
+            if job.timeout is not None:
+                deadline = min(deadline, arrived + job.timeout)
             with self.admission.job(job, deadline - time.monotonic()):
                 return await self._compute(asked, job, deadline)
 
     async def _compute(self, asked: Asked, job: Job, deadline: float) -> bytes:
         if job.to_begin > INLINE_SECONDS:
-            work = await self._waited_for(self._pool, job.begin, asked, deadline)
+            work = await self._waited_for(self._short, job.begin, asked, deadline)
         else:
             work = job.begin()
-        if work.strands:
+        in_ticks = bool(work.strands) and (work.splits or job.to_compute <= WHOLE_SECONDS * len(work.strands))
+        if in_ticks:
             await self._unroll(work, asked, deadline)
+        to_compute = 0.0 if in_ticks and not work.failed else job.to_compute
 
         def finish() -> bytes:
-            return asked.encode(work.answer())
+            return asked.encode(work.answer() if in_ticks else work.run())
 
-        if (job.to_compute if work.computes_in_answer else 0) + job.to_answer > INLINE_SECONDS or work.failed:
-            return await self._waited_for(self._pool, finish, asked, deadline)
+        if to_compute + job.to_answer > INLINE_SECONDS or work.failed:
+            pool = self._pool if to_compute > INLINE_SECONDS else self._short
+            return await self._waited_for(pool, finish, asked, deadline)
         return finish()
 
     async def _unroll(self, work: Work, asked: Asked, deadline: float) -> None:
         waiting = self.lane.add(work, deadline)
-        self._watcher.begin(waiting.done, asked.gone)
+        self._watcher.begin(waiting.done, asked.gone, deadline)
         try:
             await waiting.done
         except asyncio.CancelledError:
@@ -110,14 +124,13 @@ class Executor:
         self, pool: ThreadPoolExecutor, work: Callable[[], _Result], asked: Asked, deadline: float
     ) -> _Result:
         """Work in a thread, which is not begun once its client has left or its deadline has passed."""
+        if time.monotonic() >= deadline:
+            raise too_late()
         future = pool.submit(self._counted, work)
         done = asyncio.wrap_future(future)
-        self._watcher.begin(done, asked.gone)
+        self._watcher.begin(done, asked.gone, deadline)
         try:
-            async with asyncio.timeout(max(0.0, deadline - time.monotonic())):
-                return await done
-        except TimeoutError:
-            raise too_late() from None
+            return await done
         except asyncio.CancelledError:
             raise self._watcher.why(done) from None
         finally:
@@ -129,12 +142,7 @@ class Executor:
 
         Once begun it is done to its end, whoever still waits for it; `otherwise` is called if it is never begun.
         """
-        return await self._in_thread(self._aside, work, otherwise)
-
-    async def _in_thread(
-        self, pool: ThreadPoolExecutor, work: Callable[[], _Result], otherwise: Callable[[], None] | None = None
-    ) -> _Result:
-        future: Future[_Result] = pool.submit(self._counted, work)
+        future: Future[_Result] = self._aside.submit(self._counted, work)
         try:
             return await asyncio.wrap_future(future)
         except asyncio.CancelledError:  # by the server, when it stops
@@ -155,51 +163,64 @@ class Executor:
         """Takes nothing more, and drops what was not begun. What runs, runs on: nothing can stop it but the process."""
         self.admission.draining = True
         self.lane.stop()
-        for pool in (self._pool, self._aside):
+        for pool in (self._pool, self._short, self._aside):
             pool.shutdown(wait=False, cancel_futures=True)
 
 
-class _Watcher:
-    """Watches, of the requests that have waited for a while, whether their clients leave; then cancels the waiting.
+class _Wait(NamedTuple):
+    """Since when a request waits, until when, and how to learn that its client left."""
 
-    One timer serves all: most requests are answered before anybody looks.
+    since: float
+    deadline: float
+    gone: Callable[[], Awaitable[Any]] | None
+
+
+class _Watcher:
+    """Watches, of the requests that have waited for a while, whether their clients leave or their deadlines pass.
+
+    Then it cancels what they wait for. One timer serves all: most requests are answered before anybody looks.
     """
 
     def __init__(self) -> None:
-        self._since: dict[asyncio.Future[Any], tuple[float, Callable[[], Awaitable[Any]]]] = {}
+        self._waits: dict[asyncio.Future[Any], _Wait] = {}
         self._watching: dict[asyncio.Future[Any], asyncio.Task[None]] = {}
-        self._left: set[asyncio.Future[Any]] = set()
+        self._why: dict[asyncio.Future[Any], Exception] = {}
         self._timer: asyncio.TimerHandle | None = None
 
-    def begin(self, done: asyncio.Future[Any], gone: Callable[[], Awaitable[Any]] | None) -> None:
+    def begin(self, done: asyncio.Future[Any], gone: Callable[[], Awaitable[Any]] | None, deadline: float) -> None:
         """From now on a request waits for `done`."""
-        if gone is not None:
-            self._since[done] = time.monotonic(), gone
-            if self._timer is None:
-                self._timer = asyncio.get_running_loop().call_later(WATCH_SECONDS, self._look)
+        self._waits[done] = _Wait(time.monotonic(), deadline, gone)
+        if self._timer is None:
+            self._timer = asyncio.get_running_loop().call_later(WATCH_SECONDS, self._look)
 
     def end(self, done: asyncio.Future[Any]) -> None:
         """It no longer does."""
-        self._since.pop(done, None)
-        self._left.discard(done)
+        self._waits.pop(done, None)
+        if self._why:
+            self._why.pop(done, None)
         if self._watching and (task := self._watching.pop(done, None)) is not None:
             task.cancel()
 
     def why(self, done: asyncio.Future[Any]) -> Exception:
-        """Why waiting was cancelled: the client left, or the server stops."""
-        return ClientDisconnect() if done in self._left else _stopped()
+        """Why waiting was cancelled: the deadline passed, the client left, or the server stops."""
+        return self._why.get(done) or _stopped()
 
     def _look(self) -> None:
-        old = time.monotonic() - WATCH_SECONDS
-        for done, (since, gone) in self._since.items():
-            if since <= old and done not in self._watching:
-                self._watching[done] = asyncio.create_task(self._wait(done, gone))
-        self._timer = asyncio.get_running_loop().call_later(WATCH_SECONDS, self._look) if self._since else None
+        now = time.monotonic()
+        for done, wait in self._waits.items():
+            if wait.deadline <= now:
+                self._cancel(done, too_late())
+            elif wait.gone is not None and wait.since <= now - WATCH_SECONDS and done not in self._watching:
+                self._watching[done] = asyncio.create_task(self._wait(done, wait.gone))
+        self._timer = asyncio.get_running_loop().call_later(WATCH_SECONDS, self._look) if self._waits else None
 
     async def _wait(self, done: asyncio.Future[Any], gone: Callable[[], Awaitable[Any]]) -> None:
         await gone()
-        self._left.add(done)
-        done.cancel()
+        self._cancel(done, ClientDisconnect())
+
+    def _cancel(self, done: asyncio.Future[Any], why: Exception) -> None:
+        if done.cancel():
+            self._why[done] = why
 
 
 def _stopped() -> Problem:

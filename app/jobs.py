@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 from weakref import WeakKeyDictionary
@@ -76,9 +76,8 @@ class Jobs:
         total = batch_size * max_time if lengths is None else int(lengths.sum())
         returned = _returned(request, net, "outputs")
 
-        def begin() -> Work:
-            ready = plan.ready()
-            state, unrolling = _state(request.initial_state), None
+        def begin(ready: Network, inputs: Array, lengths: Array | None, state: Any) -> Work:
+            unrolling = None
             if "gates" not in returned:
                 unrolling = ready.passes.begin(
                     inputs,
@@ -103,7 +102,17 @@ class Jobs:
             of_unrolled = partial(_unrolled_run, ready, returned, request.time_major)
             return Work(unrolling, ready.passes.work, of_unrolled, at_once)
 
-        return self._job(request, net, returned, (total, batch_size, max_time), begin)
+        def again(inputs: Array, lengths: Any, state: Any) -> Job | None:
+            if (ready := plan.again()) is None:
+                return None
+            real = net.front.real_lengths(inputs, lengths, time_major=request.time_major)
+            if (batch_size * max_time if real is None else int(real.sum())) > total:
+                return None  # it is dearer
+            return job.of(lambda: begin(ready, inputs, real, _state(state)))
+
+        state, sizes = _state(request.initial_state), (total, batch_size, max_time)
+        job = self._job(request, net, returned, sizes, lambda: begin(plan.ready(), inputs, lengths, state))
+        return replace(job, again=again) if starts is None and not net.front.masks else job
 
     def step(self, fields: dict[str, Any]) -> Job:
         """POST /step: one cell call."""
@@ -121,19 +130,25 @@ class Jobs:
         limits.check_batch(self.settings, rows, 1, net.input_size)
         returned = _returned(request, net, "output")
 
-        def begin() -> Work:
-            ready = plan.ready()
-            state, unrolling = _state(request.state), None
+        def begin(ready: Network, data: Array, state: Any) -> Work:
+            unrolling = None
             if "gates" not in returned:
-                unrolling = ready.passes.begin(batch.data[:, np.newaxis], None, state, name="state")
+                unrolling = ready.passes.begin(data[:, np.newaxis], None, state, name="state")
 
             def at_once() -> Answer:
+                batch = PackedBatch.single_step(data)
                 result = ready.forward(batch, state, gates="gates" in returned, state_name="state")
                 return _step_answer(ready, result, returned)
 
             return Work(unrolling, ready.passes.work, partial(_unrolled_step, ready, returned), at_once)
 
-        return self._job(request, net, returned, (rows, rows, 1), begin)
+        def again(inputs: Array, lengths: Any, state: Any) -> Job | None:
+            ready = plan.again()
+            return None if ready is None else job.of(lambda: begin(ready, inputs, _state(state)))
+
+        state, data = _state(request.state), batch.data
+        job = self._job(request, net, returned, (rows, rows, 1), lambda: begin(plan.ready(), data, state))
+        return job if net.front.masks else replace(job, again=again)
 
     def _job(
         self,

@@ -11,15 +11,14 @@ import logging
 import threading
 import time
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from queue import SimpleQueue
-
-import numpy as np
 
 from app.problems import Problem
 from app.scheduler import Entry, Scheduler, Tick
 from app.work import Work
-from rnn_engine.unrolling import Strand, advance
+from rnn_engine.unrolling import Saved, Strand, advance
 
 log = logging.getLogger("unrolled")
 
@@ -55,17 +54,17 @@ class Lane:
         self._handed: SimpleQueue[Tick | None] = SimpleQueue()
         self._pumping = False
         self.busy = False  # whether the thread computes
+        self._stopped = False
         self._loop: asyncio.AbstractEventLoop | None = None
-        self._thread: threading.Thread | None = None
 
     def start(self) -> None:
         """Begins, on the event loop that runs."""
-        self._loop = asyncio.get_running_loop()
-        self._thread = threading.Thread(target=self._work, name="lane", daemon=True)
-        self._thread.start()
+        self._loop, self._handed, self._stopped = asyncio.get_running_loop(), SimpleQueue(), False
+        threading.Thread(target=self._work, args=(self._handed,), name="lane", daemon=True).start()
 
     def stop(self) -> None:
         """Takes no further tick; one that is being computed is computed to its end."""
+        self._stopped = True
         self._handed.put(None)
 
     def backlog(self) -> float:
@@ -77,7 +76,7 @@ class Lane:
         """Lets the strands of a request wait for their ticks; `done` tells when all are at their end."""
         loop = asyncio.get_running_loop()
         waiting = Waiting(work, loop.create_future())
-        for strand in work.strands:
+        for k, strand in enumerate(work.strands):
             stack = strand.unrolling.stack
             entry = Entry(
                 stack,
@@ -87,6 +86,7 @@ class Lane:
                 whole=not stack.forward_only,
                 deadline=deadline,
                 owner=(waiting, strand),
+                started=k > 0,
             )
             waiting.entries.append(entry)
         waiting.left = len(waiting.entries)
@@ -125,8 +125,8 @@ class Lane:
         if self._scheduler.waiting:
             self._pump_soon()
 
-    def _work(self) -> None:
-        while (tick := self._handed.get()) is not None:
+    def _work(self, handed: SimpleQueue[Tick | None]) -> None:
+        while (tick := handed.get()) is not None:
             while tick is not None:
                 outcomes = self._compute(tick)
                 late, tick = self._next()
@@ -136,7 +136,7 @@ class Lane:
         """Who is too late, and the next tick."""
         with self._lock:
             late = self._scheduler.expired(time.monotonic())
-            tick = self._scheduler.tick()
+            tick = None if self._stopped else self._scheduler.tick()
             if tick is None:
                 self.busy = False
         timed_out = {id(entry.owner[0]): entry.owner[0] for entry in late}
@@ -145,15 +145,16 @@ class Lane:
     def _compute(self, tick: Tick) -> list[_Outcome]:
         """Computes a tick; which requests are at their end."""
         began = time.perf_counter()
-        outcomes: list[_Outcome] = []
+        saved: list[Saved] = []
         try:
-            finite = advance(_strands(tick.entries), tick.steps, _multiplications(tick))
-        except Exception as error:  # memory, above all: whose fault it is shows when each is alone
-            log.warning("a tick of %d strands failed, each is tried alone: %s", len(tick.entries), error)
-            finite = False
-            outcomes += self._each_alone(tick)
-        if not finite:
-            outcomes += self._not_finite(tick.entries)
+            strands = _strands(tick.entries)
+            if len(strands) > 1:
+                saved = [strand.saved() for strand in strands]
+            fine = advance(strands, tick.steps, _multiplications(tick))
+        except Exception as error:  # memory, above all
+            log.warning("a tick of %d strands failed: %s", len(tick.entries), error)
+            fine = False
+        outcomes = [] if fine else self._leave(self._at_fault(tick, saved))
         seconds = max(time.perf_counter() - began - PER_TICK, 1e-6)
         with self._lock:
             done = self._scheduler.finish(tick, min(seconds, MOST_SURPRISE * tick.seconds + PER_TICK))
@@ -164,28 +165,34 @@ class Lane:
                 outcomes.append((waiting, None))
         return outcomes
 
-    def _each_alone(self, tick: Tick) -> list[_Outcome]:
-        failed: list[_Outcome] = []
-        for entry in tick.entries:
+    def _at_fault(self, tick: Tick, saved: Sequence[Saved]) -> list[Entry]:
+        """Because of which entries a tick failed, or had something not finite: each takes its steps again, alone."""
+        if len(tick.entries) == 1:
+            return tick.entries
+        found = []
+        for k, (entry, strand) in enumerate(zip(tick.entries, _strands(tick.entries), strict=True)):
             try:
-                advance(_strands([entry]), tick.steps, _multiplications(tick))
-            except Exception as error:
-                waiting: Waiting = entry.owner[0]
-                self.remove(waiting)
-                failed.append((waiting, error))
-        return failed
+                if saved:
+                    strand.restore(saved[k])
+                fine = advance([strand], tick.steps, _multiplications(tick))
+            except Exception:
+                fine = False
+            if not fine:
+                found.append(entry)
+        return found
 
-    def _not_finite(self, entries: Iterable[Entry]) -> list[_Outcome]:
-        """Those of a tick that may be at fault: they leave it, and are computed alone, which tells."""
-        suspects = {id(entry.owner[0]): entry.owner[0] for entry in entries if _is_suspect(entry.owner[1])}
-        for waiting in suspects.values():
+    def _leave(self, entries: Iterable[Entry]) -> list[_Outcome]:
+        """Their requests are computed from their beginnings, without ticks, which tells what is wrong with them."""
+        found = {id(entry.owner[0]): entry.owner[0] for entry in entries}
+        for waiting in found.values():
             waiting.work.failed = True
             self.remove(waiting)
-        return [(waiting, None) for waiting in suspects.values()]
+        return [(waiting, None) for waiting in found.values()]
 
     def _tell_from_thread(self, outcomes: Sequence[_Outcome]) -> None:
-        if outcomes and self._loop is not None and not self._loop.is_closed():
-            self._loop.call_soon_threadsafe(_tell, outcomes)
+        if outcomes and self._loop is not None:
+            with suppress(RuntimeError):  # the loop is closed, and nobody waits any more
+                self._loop.call_soon_threadsafe(_tell, outcomes)
 
 
 def _strands(entries: Iterable[Entry]) -> list[Strand]:
@@ -195,12 +202,6 @@ def _strands(entries: Iterable[Entry]) -> list[Strand]:
 def _multiplications(tick: Tick) -> int:
     waiting: Waiting = tick.entries[0].owner[0]
     return waiting.work.multiplications
-
-
-def _is_suspect(strand: Strand) -> bool:
-    of = strand.unrolling
-    arrays = (of.inputs, of.outputs, of.states)
-    return not all(np.isfinite(array).all() for array in arrays)
 
 
 def too_late() -> Problem:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import logging
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -38,6 +39,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     registry = Registry(settings)
     jobs = Jobs(settings, registry)
     metrics = Metrics()
+    metrics.watch(executor.admission)
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
@@ -48,6 +50,8 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         await executor.aside(_compute_ready)
         _warm_up()
         await executor.aside(partial(_look, registry.models))
+        gc.collect()
+        gc.freeze()  # what is there now stays: to look through all of it again takes a tenth of a second
         app.state.ready = True
         watching = asyncio.create_task(_watch(registry.models, executor))
         yield

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from app.admission import Admission
 
 
 class Metrics:
@@ -30,6 +32,17 @@ class Metrics:
         # resolving labels costs more than counting: each set once
         self._counters: dict[tuple[str, str, int], Any] = {}
         self._histograms: dict[str, Any] = {}
+
+    def watch(self, admission: Admission) -> None:
+        """Tells, whenever it is asked, how much is under way."""
+        gauges: dict[tuple[str, str], Callable[[], float]] = {
+            ("requests", "Runs under way, waiting ones included"): lambda: admission.requests,
+            ("rows", "Rows of runs under way"): lambda: admission.rows,
+            ("bytes", "Memory of runs under way"): lambda: admission.nbytes,
+            ("seconds", "About how long the steps take that wait to be computed"): admission.backlog,
+        }
+        for (name, meaning), value in gauges.items():
+            Gauge(f"unrolled_queue_{name}", meaning, registry=self.registry).set_function(value)
 
     def count(self, route: str, method: str, status: int, seconds: float) -> None:
         """One request was answered."""

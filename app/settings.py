@@ -53,7 +53,9 @@ class Settings(BaseSettings):
     tick_steps: int = Field(
         0, ge=0, description="time steps after which runs may join a batch or leave it; 0 adapts to the work"
     )
-    body_seconds: int = Field(30, ge=1, description="longest that a body may take to arrive")
+    body_seconds: int = Field(
+        30, ge=1, description="longest that a body may take to arrive, or a client to read nothing of its answer"
+    )
     grace_seconds: int = Field(10, ge=1, description="after SIGTERM, time for the requests under way to end")
     log_level: Literal["critical", "error", "warning", "info", "debug"] = Field(
         "info", description="least level to log"

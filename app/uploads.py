@@ -14,6 +14,7 @@ from starlette.requests import Request
 from app.bodies import chunks, refuse_compressed
 from app.problems import Problem
 from app.registry.store import storing
+from app.settings import Settings
 
 BLOCK = 1 << 20  # bytes that are handed to the parser, and so to the disk, at a time
 MAX_FILES = 64
@@ -31,17 +32,18 @@ class Upload:
     config: bytes = b""
 
 
-async def receive(request: Request, folder: Path, limit: int, config_limit: int) -> Upload:
-    """Writes the files of a multipart body to a folder. Raises a Problem: 413 over the limit, 415, 400, 422."""
+async def receive(request: Request, folder: Path, settings: Settings) -> Upload:
+    """Writes the files of a multipart body to a folder. Raises a Problem: 408, 413 over the limit, 415, 400, 422."""
     refuse_compressed(request.headers.get("content-encoding"))
     media_type, options = parse_options_header(request.headers.get("content-type"))
     if media_type != b"multipart/form-data" or not options.get(b"boundary"):
         raise Problem(415, f"the body is {media_type.decode('latin-1')!r:.100}: {HOW}")
-    parts = _Parts(folder, config_limit)
+    limit, what = settings.max_upload_bytes, "the upload (UNROLLED_MAX_UPLOAD_BYTES)"
+    parts = _Parts(folder, settings.max_body_bytes)
     try:
         parser = MultipartParser(options[b"boundary"], parts.callbacks())
         block = bytearray()
-        async for chunk in chunks(request, limit, "the upload (UNROLLED_MAX_UPLOAD_BYTES)"):
+        async for chunk in chunks(request, limit, what, settings.body_seconds):
             block += chunk
             if len(block) >= BLOCK:
                 await asyncio.to_thread(parser.write, bytes(block))

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+from rnn_engine.types import Array
 from rnn_engine.unrolling import Strand, Unrolling, advance
 
 Answer = dict[str, Any]
@@ -30,27 +31,30 @@ class Work:
         """`multiplications` (with an addition) are those of a time step of a row."""
         self._unrolling, self._of_unrolled, self._at_once = unrolling, of_unrolled, at_once
         self.multiplications = multiplications
-        self.failed = False  # something was not finite: the way for whole batches says what, and where
+        self.failed = False  # in a tick: the way for whole batches computes it once more, and says what, and where
         self.strands: list[Strand] = []
         if unrolling is not None:
             self.strands = [strand for strand in unrolling.strands(STRAND_ROWS) if strand.left]
 
     @property
-    def computes_in_answer(self) -> bool:
-        """Whether `answer` does more than to put together what was computed."""
-        return self._unrolling is None or self.failed
+    def splits(self) -> bool:
+        """Whether a tick may take some of the steps, and the next one others."""
+        return self._unrolling is not None and self._unrolling.stack.forward_only
 
     def answer(self) -> Answer:
         """The answer, once all strands have come to their end."""
-        if self._unrolling is None or self.failed:
+        if self.failed:
+            self._unrolling, self.strands = None, []  # whose memory what follows may need
+        if self._unrolling is None:
             return self._at_once()
         return self._of_unrolled(self._unrolling)
 
     def run(self) -> Answer:
         """Computes all of it here and now."""
-        if self.strands:
-            longest = max(strand.left for strand in self.strands)
-            self.failed = not advance(self.strands, longest, self.multiplications)
+        for strand in self.strands:
+            if not advance([strand], strand.left, self.multiplications):
+                self.failed = True
+                break
         return self.answer()
 
 
@@ -68,6 +72,13 @@ class Job:
     to_answer: float
     timeout: float | None  # seconds that the request gives it
     begin: Callable[[], Work]
+    #: The job of a request that has other inputs, lengths and states of the same shapes, and is the same otherwise.
+    #: None where that no longer means the same net, or it is dearer.
+    again: Callable[[Array, Any, Any], Job | None] | None = None
+
+    def of(self, begin: Callable[[], Work]) -> Job:
+        """The same for other numbers of the same shapes."""
+        return Job(self.rows, self.nbytes, 0.0, self.to_compute, self.to_answer, self.timeout, begin, self.again)
 
     @property
     def seconds(self) -> float:

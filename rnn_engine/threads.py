@@ -6,7 +6,7 @@ import ctypes
 import os
 from collections import deque
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import suppress
 from threading import get_native_id
 from typing import TypeVar
@@ -47,7 +47,10 @@ class Workers:
             self._helpers = ThreadPoolExecutor(count - 1, "kernel", lambda: self._threads.append(get_native_id()))
 
     def run(self, tasks: Sequence[Callable[[], _Result]]) -> list[_Result]:
-        """The results of all tasks, in their order. The caller works too; helpers that are busy elsewhere don't."""
+        """The results of all tasks, in their order. The caller works too; helpers that are busy elsewhere don't.
+
+        When what one of them raised is raised, none is being done any more.
+        """
         helpers = self._helpers
         if len(tasks) < 2 or helpers is None:
             return [task() for task in tasks]
@@ -67,10 +70,15 @@ class Workers:
             helping = [helpers.submit(work) for _ in range(min(len(tasks), self.count) - 1)]
         except RuntimeError:  # the interpreter ends, and takes no more work
             helping = []
-        work()
-        for future in helping:
-            if not future.cancel():
-                future.result()
+        try:
+            work()
+            for future in helping:
+                if not future.cancel():
+                    future.result()
+        except BaseException:
+            waiting.clear()
+            wait([future for future in helping if not future.cancel()])  # they work in memory that is the caller's
+            raise
         return results  # type: ignore[return-value]
 
     def _keep_off(self, taken: int) -> None:

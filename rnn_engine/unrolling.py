@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import partial
+from typing import TypeAlias
 
 import numpy as np
 
@@ -16,6 +17,9 @@ from rnn_engine.threads import workers
 from rnn_engine.types import Array, NamedState
 
 _FLOAT = 4
+
+#: Steps that are done, and the states after them.
+Saved: TypeAlias = tuple[int, list[Array]]
 
 
 class Unrolling:
@@ -60,7 +64,7 @@ class Unrolling:
             for layer, sides in zip(initial, stack.parts, strict=True):
                 for given, parts in zip(layer.values(), sides, strict=True):
                     for array, part in zip(given, parts, strict=True):
-                        self._state(part)[...] = array
+                        self.state_part(part)[...] = array
         row, step = (1, rows) if time_major else (time, 1)
         x_row, x_step = (0, 1) if starts is not None else (row, step)
         if starts is not None:
@@ -94,12 +98,12 @@ class Unrolling:
         """An entry per layer, [B, size] each, as they are now: they change with the next steps."""
         return [
             layer.named_state(
-                {side: tuple(map(self._state, parts)) for side, parts in zip(layer.cells, sides, strict=True)}
+                {side: tuple(map(self.state_part, parts)) for side, parts in zip(layer.cells, sides, strict=True)}
             )
             for layer, sides in zip(self._layers, self.stack.parts, strict=True)
         ]
 
-    def _state(self, part: StatePart) -> Array:
+    def state_part(self, part: StatePart) -> Array:
         """One part of the states, [B, size]."""
         rows = self.batch_size
         return self.states[rows * part.before : rows * (part.before + part.size)].reshape(rows, part.size)
@@ -124,6 +128,23 @@ class Strand:
         if self._lengths is None:
             return self.rows * max(0, min(steps, self.left))
         return int((self._lengths - self.done).clip(0, steps).sum())
+
+    def saved(self) -> Saved:
+        """How far the rows have come, for `restore` to take back what comes next."""
+        return self.done, [array.copy() for array in self._states()]
+
+    def restore(self, saved: Saved) -> None:
+        """As if no step had been computed since then."""
+        self.done, copies = saved
+        for array, copy in zip(self._states(), copies, strict=True):
+            array[...] = copy
+
+    def _states(self) -> list[Array]:
+        of = self.unrolling
+        if self.rows == of.batch_size:
+            return [of.states]
+        every = (part for sides in of.stack.parts for parts in sides for part in parts)
+        return [of.state_part(part)[self.first : self.first + self.rows] for part in every]
 
     def segment(self) -> Segment:
         """Where all of it stands, for the compiled code."""

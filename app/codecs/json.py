@@ -46,7 +46,7 @@ Path = tuple[str | int, ...]
 def decode(body: bytes) -> dict[str, Any]:
     """A request's fields, lists of numbers as arrays. Raises a 400 for what is not JSON, a 422 for what is odd."""
     try:
-        return quick_json.decode(body, _described)
+        return quick_json.decode(body, described)
     except quick_json.Unusual:
         return read(body)
 
@@ -119,7 +119,7 @@ class _Reader:
         # not items(), for which simdjson makes Python lists of everything
         out = {key: self.read(given[key], (*where, key)) for key in keys}
         self.keys += len(out)
-        return _described(out, where) if "values" in out and out.keys() <= {"shape", "dtype", "values"} else out
+        return described(out, where) if "values" in out and out.keys() <= {"shape", "dtype", "values"} else out
 
     def read_list(self, given: Any, where: Path) -> Any:
         """An array, if there are numbers in the list, or nothing at all; else a list of values."""
@@ -242,7 +242,7 @@ def _shaped(flat: Array, count: int, lengths: list[list[int]], where: Path) -> A
     raise Problem(422, f"{pointer(where)} is irregular: nested lists must have the same length", where)
 
 
-def _described(given: dict[str, Any], where: Path) -> Array | Ragged:
+def described(given: dict[str, Any], where: Path) -> Array | Ragged:
     """{"shape", "dtype", "values"} as an array."""
     values, shape, dtype = given["values"], given.get("shape"), given.get("dtype")
     if isinstance(values, Ragged) or not isinstance(values, np.ndarray):

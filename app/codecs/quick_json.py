@@ -13,6 +13,7 @@ import orjson
 from app.codecs.arrays import Ragged
 from rnn_engine import kernels
 from rnn_engine.kernels.skim import Numbers
+from rnn_engine.types import Array
 
 #: Lists and objects beside the arrays, and how deep they may be nested: far from where they cost anything.
 MOST_OTHERS, MOST_DEPTH = 1000, 16
@@ -24,10 +25,22 @@ class Unusual(Exception):
 
 def decode(body: bytes, described: Any) -> dict[str, Any]:
     """A request's fields, with `described(object, path)` for {"shape", "dtype", "values"}. Raises Unusual."""
+    if (found := split(body)) is None:
+        raise Unusual
+    return joined(*found, described)
+
+
+def split(body: bytes) -> tuple[bytes, list[Array | Ragged]] | None:
+    """The arrays of a request, and its text with [k] in place of the k-th; None where no kernel reads them."""
     found = kernels.numbers_in(body)
     if found is None:
-        raise Unusual
-    rest = without(body, found)
+        return None
+    arrays = [one.array if one.rows is None else Ragged(one.array, one.rows) for one in found]
+    return without(body, found), arrays
+
+
+def joined(rest: bytes, arrays: Sequence[Array | Ragged], described: Any) -> dict[str, Any]:
+    """A request's fields, of what `split` made of it. Raises Unusual."""
     if rest.count(b"[") + rest.count(b"{") > MOST_OTHERS:
         raise Unusual
     try:
@@ -36,7 +49,7 @@ def decode(body: bytes, described: Any) -> dict[str, Any]:
         raise Unusual from None
     if type(parsed) is not dict:
         raise Unusual
-    reader = _Reader([one.array if one.rows is None else Ragged(one.array, one.rows) for one in found], described)
+    reader = _Reader(arrays, described)
     fields: dict[str, Any] = reader.read(parsed, ())
     # orjson keeps the last of two equal keys without a word; then there are more colons than keys
     if rest.count(b":") != reader.keys:

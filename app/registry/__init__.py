@@ -6,6 +6,7 @@ import threading
 from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 from app import limits
 from app.problems import Problem
@@ -26,6 +27,8 @@ class Plan:
 
     net: Network
     ready: Callable[[], Network]
+    #: The network again, if a request in the same words would still get it, with its weights; else None.
+    again: Callable[[], Network | None] = lambda: None
 
 
 class Registry:
@@ -52,7 +55,7 @@ class Registry:
             given = self._from_weights(request).with_readout(request.readout)
             return Plan(given, lambda: given)
         net = self._seeded_or_planned(request, input_size).with_readout(request.readout)
-        return Plan(net, lambda: self._drawn(net, request))
+        return Plan(net, lambda: self._drawn(net, request), partial(self._kept, request, net))
 
     def _drawn(self, net: Network, request: NetRequest) -> Network:
         """The network with weights, drawn from the seed if it has none yet."""
@@ -79,7 +82,22 @@ class Registry:
 
         net = version.planned(request.dtype)
         check_said(net.layers, request.num_layers, request.num_units, request.bidirectional)
-        return Plan(with_its_readout(net), lambda: with_its_readout(version.network(request.dtype)))
+        planned = with_its_readout(net)
+
+        def again() -> Network | None:
+            same = request.readout is None and self._version(model) is version and net.is_ready and net.is_prepared
+            return net if same else None
+
+        return Plan(planned, lambda: with_its_readout(version.network(request.dtype)), again)
+
+    def _kept(self, request: NetRequest, net: Network) -> Network | None:
+        """A network that was drawn from its seed, if it still is among those that are kept."""
+        key = _key(request, net.input_size)
+        with self._lock:
+            if request.readout is not None or self._seeded.get(key) is not net:
+                return None
+            self._seeded.move_to_end(key)
+        return net
 
     def _version(self, model: str) -> Version:
         """The version that "name" (the newest) or "name:3" means."""

@@ -18,11 +18,12 @@ from starlette.routing import Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from app.bodies import refuse_compressed, whole
-from app.codecs import codec_of_answer, codec_of_body
+from app.codecs import DEFAULT, Codec, codec_of_answer, codec_of_body
 from app.executor import Asked, Executor
 from app.jobs import Jobs
 from app.metrics import Metrics
 from app.problems import Problem, problem_of
+from app.repeats import Repeats
 from app.routes.models import version_number
 from app.settings import Settings
 from app.work import Job
@@ -37,19 +38,23 @@ class Compute:
 
     def __init__(self, understand: Callable[[dict[str, Any]], Job], executor: Executor, settings: Settings) -> None:
         self._understand, self._executor, self._settings = understand, executor, settings
+        self._repeats = Repeats(understand)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Reads the request, computes, answers. Raises what goes wrong before."""
         headers = {name: value.decode("latin-1") for name, value in scope["headers"]}
         refuse_compressed(headers.get(b"content-encoding"))
         reader, writer = codec_of_body(headers.get(b"content-type")), codec_of_answer(headers.get(b"accept"))
-        understand = self._understand
-        if (model := _model_in(scope["path"])) is not None:
-            understand = partial(_with_model, understand, model)
+        model = _model_in(scope["path"])
+        with_model = partial(_with_model, model)
+        if reader is DEFAULT:
+            understand = partial(self._repeats.job, with_model=with_model, model=model)
+        else:
+            understand = partial(_understood, self._understand, reader, with_model)
         body = await whole(receive, headers.get(b"content-length", ""), self._settings)
         asked = Asked(
             body,
-            lambda raw: understand(reader.decode(raw)),
+            understand,
             writer.encode,
             _timeout(headers.get(b"x-timeout-ms")),
             partial(_gone, receive),
@@ -147,9 +152,21 @@ async def _gone(receive: Receive) -> None:
         await asyncio.sleep(1)  # a server tells nothing else any more
 
 
-def _with_model(understand: Callable[[dict[str, Any]], Job], model: str, fields: dict[str, Any]) -> Job:
+def _understood(
+    understand: Callable[[dict[str, Any]], Job],
+    reader: Codec,
+    with_model: Callable[[dict[str, Any]], dict[str, Any]],
+    body: bytes,
+) -> Job:
+    return understand(with_model(reader.decode(body)))
+
+
+def _with_model(model: str | None, fields: dict[str, Any]) -> dict[str, Any]:
+    """The fields with the model that the path names, if it does."""
+    if model is None:
+        return fields
     for name in ("cell", "model"):
         given = fields.get(name)
         if given is not None and not (isinstance(given, str) and given == model):
             raise Problem(422, f"the path names the model {model!r:.140}: leave `{name}` out", (name,))
-    return understand({**fields, "model": model})
+    return {**fields, "model": model}

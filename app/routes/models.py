@@ -40,9 +40,7 @@ def router(models: Models, executor: Executor, settings: Settings) -> APIRouter:
     async def _stored(name: str, request: Request) -> Version:
         with ExitStack() as stack:
             folder = stack.enter_context(models.store.incoming())
-            upload = await uploads.receive(
-                request, originals(folder), settings.max_upload_bytes, settings.max_body_bytes
-            )
+            upload = await uploads.receive(request, originals(folder), settings)
             config = decode_config(upload.config) if upload.config.strip() else {}
             # from here on the folder belongs to the thread that imports: a request may end before it does
             handed = stack.pop_all()

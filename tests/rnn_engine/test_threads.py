@@ -48,6 +48,24 @@ def test_what_a_task_raises_is_raised(at):
         Workers(2).run(tasks)
 
 
+@pytest.mark.parametrize("who", ["MainThread", "kernel_0"])
+def test_when_a_failure_is_told_no_other_task_is_being_done(who):
+    workers, together, done = Workers(3), threading.Barrier(3, timeout=30), []
+
+    def task():
+        together.wait()
+        name = threading.current_thread().name
+        if name == who:
+            raise MemoryError
+        if name != "MainThread":
+            time.sleep(0.2)
+        done.append(name)
+
+    with pytest.raises(MemoryError):
+        workers.run([task] * 3)
+    assert sorted([*done, who]) == ["MainThread", "kernel_0", "kernel_1"]
+
+
 @pytest.mark.skipif(
     len(getattr(os, "sched_getaffinity", lambda _: ())(0)) < 2, reason="needs Linux, and more than one processor"
 )

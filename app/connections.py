@@ -1,0 +1,47 @@
+"""Connections whose clients do not keep up are cut, where uvicorn would keep them, and an unread answer, for ever."""
+
+from __future__ import annotations
+
+import asyncio
+
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+
+#: How many times in a row nothing may have moved. More looks tell a slow reader from one that reads nothing.
+LOOKS = 4
+
+
+class Connection(HttpToolsProtocol):
+    """Aborted once its client has read nothing of an answer, or has not sent a whole head, for `seconds`."""
+
+    seconds = 30.0
+    _seen: tuple[object, int] | None = None
+    _looks = 0
+    _timer: asyncio.TimerHandle | None = None
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        """Begins to look, now and then: nothing is done for a request."""
+        super().connection_made(transport)
+        self._timer = self.loop.call_later(self.seconds / LOOKS, self._look)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Looks no more."""
+        if self._timer is not None:
+            self._timer.cancel()
+        super().connection_lost(exc)
+
+    def _look(self) -> None:
+        unread = self.transport.get_write_buffer_size()
+        idle = self.cycle is None or self.cycle.response_complete  # uvicorn closes it where it waits for a next head
+        waits = unread or (idle and self.timeout_keep_alive_task is None)
+        seen = (self.cycle, unread) if waits else None
+        self._looks = self._looks + 1 if waits and seen == self._seen else 0
+        self._seen = seen
+        if self._looks >= LOOKS:
+            self.transport.abort()
+        else:
+            self._timer = self.loop.call_later(self.seconds / LOOKS, self._look)
+
+
+def patient_for(seconds: float) -> type[Connection]:
+    """The protocol that waits so long for its clients."""
+    return type("Connection", (Connection,), {"seconds": seconds})

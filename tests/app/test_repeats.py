@@ -1,0 +1,184 @@
+"""Requests in the same words as an earlier one: the answers that they would get if it had never been."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+
+from app.codecs import DEFAULT, quick_json
+from app.jobs import Jobs
+from app.problems import Problem
+from app.registry import Registry
+from app.repeats import MOST, Repeats
+from app.settings import Settings
+from rnn_engine import kernels
+from rnn_engine.errors import EngineError
+
+pytestmark = pytest.mark.skipif(kernels.here() is None, reason="no kernel reads arrays here")
+RANDOM = np.random.default_rng(0)
+
+
+class Service:
+    """Answers by repeats, and counts how many requests were understood in full."""
+
+    def __init__(self, tmp_path, endpoint="unroll"):
+        settings = Settings(models=tmp_path)
+        self.registry = Registry(settings)
+        self.full = 0
+        understand = getattr(Jobs(settings, self.registry), endpoint)
+
+        def counted(fields):
+            self.full += 1
+            return understand(fields)
+
+        self.repeats, self.understand = Repeats(counted), understand
+
+    def answer(self, fields, model=None):
+        body = json.dumps(fields).encode()
+        job = self.repeats.job(body, lambda read: read, model)
+        return json.loads(DEFAULT.encode(job.run()))
+
+    def alone(self, fields):
+        return json.loads(DEFAULT.encode(self.understand(DEFAULT.decode(json.dumps(fields).encode())).run()))
+
+
+def x(*shape):
+    return RANDOM.normal(size=shape).tolist()
+
+
+@pytest.fixture
+def service(tmp_path):
+    return Service(tmp_path)
+
+
+LSTM = {"cell": "lstm", "num_units": 3}
+
+
+def test_the_same_words_around_other_numbers_are_understood_once(service):
+    service.answer(LSTM | {"inputs": x(2, 4, 3)})  # which draws the weights
+    service.answer(LSTM | {"inputs": x(2, 4, 3)})
+    known = service.full
+    for _ in range(5):
+        fields = LSTM | {"inputs": x(2, 4, 3)}
+        assert service.answer(fields) == service.alone(fields)
+    assert service.full == known == 2
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"inputs": x(2, 5, 3)},
+        {"inputs": x(3, 4, 3)},
+        {"inputs": [[[1, 2, 3]] * 4] * 2},
+        {"seed": 1},
+        {"cell": "gru"},
+        {"lengths": [4, 4]},
+        {"time_major": True},
+        {"return": ["state"]},
+        {"dtype": "float64"},
+        {"initial_state": [{"c": x(2, 3), "h": x(2, 3)}]},
+    ],
+)
+def test_other_words_or_shapes_are_understood_anew(service, change):
+    for _ in range(3):
+        service.answer(LSTM | {"inputs": x(2, 4, 3)})
+    fields = LSTM | {"inputs": x(2, 4, 3)} | change
+    for _ in range(3):
+        assert service.answer(fields) == service.alone(fields)
+
+
+@pytest.mark.parametrize("more", [{}, {"time_major": True}, {"return": ["last_output", "outputs", "state"]}])
+def test_lengths_and_states_are_those_of_each_request(service, more):
+    def fields(lengths):
+        shape = (5, 3, 3) if more.get("time_major") else (3, 5, 3)
+        state = [{"c": x(3, 3), "h": x(3, 3)}]
+        return LSTM | more | {"inputs": x(*shape), "lengths": lengths, "initial_state": state}
+
+    for lengths in ([1, 0, 2], [1, 0, 2], [2, 2, 2], [5, 5, 5], [0, 5, 1], [0, 0, 0], [5, 4, 5], [3, 1, 2]):
+        each = fields(lengths)
+        assert service.answer(each) == service.alone(each)
+    assert service.full <= 4
+
+
+@pytest.mark.parametrize(
+    ("change", "error"),
+    [({"lengths": [4, 9]}, EngineError), ({"lengths": [4, -1]}, EngineError), ({"lengths": [1.5, 1]}, EngineError)],
+)
+def test_wrong_numbers_in_known_words_are_refused_as_ever(service, change, error):
+    good = LSTM | {"inputs": x(2, 4, 3), "lengths": [4, 4]}
+    for _ in range(3):
+        service.answer(good)
+    with pytest.raises(error) as expected:
+        service.alone(good | change)
+    with pytest.raises(error) as caught:
+        service.answer(good | change)
+    assert str(caught.value) == str(expected.value)
+
+
+def test_numbers_that_overflow_in_known_words_are_refused_as_ever(service):
+    good = {"cell": "rnn", "num_units": 30, "cell_options": {"activation": "linear"}, "inputs": x(2, 4, 30)}
+    for _ in range(3):
+        service.answer(good)
+    bad = good | {"inputs": np.full((2, 4, 30), 3e38).tolist()}
+    with pytest.raises(EngineError, match=r"overflows|finite"):
+        service.answer(bad)
+    assert service.answer(good) == service.alone(good)
+
+
+def test_arrays_that_say_what_to_compute_are_read_each_time(service):
+    def fields(units):
+        return {"cell": "gru", "num_units": units, "inputs": x(1, 2, 3)}
+
+    for units in ([2, 3], [2, 3], [3, 2], [4, 4], [2, 3]):
+        assert service.answer(fields(units))["model"]["num_units"] == units
+    weights = [{"kernel": x(5, 2), "bias": x(2)} for _ in range(3)]
+    for layer in weights:
+        each = {"cell": "rnn", "weights": {"layers": [layer]}, "inputs": x(1, 2, 3)}
+        assert service.answer(each) == service.alone(each)
+    shaped = [{"shape": shape, "values": x(12)} for shape in ([1, 4, 3], [2, 2, 3], [1, 4, 3])]
+    for inputs in shaped:
+        each = LSTM | {"inputs": inputs}
+        assert service.answer(each) == service.alone(each)
+    readout = {"kernel": x(3, 2)}
+    for scale in (1, 2, 2):
+        each = LSTM | {"inputs": x(1, 4, 3), "readout": {"kernel": (scale * np.array(readout["kernel"])).tolist()}}
+        assert service.answer(each) == service.alone(each)
+
+
+def test_the_model_in_the_path_is_part_of_the_words(service):
+    for model in ("one", "two"):
+        with pytest.raises(Problem, match="inputs"):
+            service.repeats.job(b'{"cell": "rnn", "num_units": 2}', lambda read: read, model)
+    assert service.full == 2
+
+
+def test_a_net_that_is_no_longer_kept_is_drawn_anew(service):
+    fields = LSTM | {"inputs": x(2, 4, 3)}
+    first = [service.answer(fields) for _ in range(3)][-1]
+    service.registry._seeded.clear()
+    known = service.full
+    assert service.answer(fields) == first
+    assert service.full == known + 1
+
+
+def test_steps_repeat_too(tmp_path):
+    service = Service(tmp_path, "step")
+    for _ in range(6):
+        fields = LSTM | {"inputs": x(2, 3), "state": [{"c": x(2, 3), "h": x(2, 3)}]}
+        assert service.answer(fields) == service.alone(fields)
+    assert service.full == 2
+
+
+def test_what_a_kernel_does_not_read_goes_the_long_way(service):
+    for body in (b"[1", b"{", b'{"a": [1, "x"]}', b'{"cell": "rnn", "cell": "gru", "inputs": [[[1]]]}'):
+        with pytest.raises(Problem):
+            service.repeats.job(body, lambda read: read, None)
+    assert quick_json.split(b'{"a": [1, "x"]}') is None
+
+
+def test_only_so_many_are_remembered(service):
+    for time in range(1, MOST + 20):
+        service.answer({"cell": "rnn", "num_units": 1, "inputs": x(1, time, 1)})
+    assert len(service.repeats._known) <= MOST
