@@ -40,19 +40,19 @@ class Admission:
     def job(self, job: Job, seconds_left: float) -> Iterator[None]:
         """A request that was understood. Raises a 429 where it does not fit, or cannot be done in time.
 
-        A job that is over the limits alone is let in when nothing else is under way.
+        A job that is over the limits alone is let in when nothing else is under way, and one is tried where nothing
+        comes before it: what it takes itself is not known well.
         """
         if self.rows and self.rows + job.rows > self._settings.queue_rows:
             raise self._full(f"{self.rows} rows are under way, and this run has {job.rows}", "queue_rows")
         if self.nbytes and self.nbytes + job.nbytes > self._settings.queue_bytes:
             taken, more = self.nbytes / MIB, job.nbytes / MIB
             raise self._full(f"{taken:.0f} MiB are under way, and this run takes {more:.0f} MiB", "queue_bytes")
-        if self.requests > 1:
-            # all rows move on alike: of a longer run, no more comes before this one's end than it has steps itself
-            before = job.to_compute * self.rows / max(1, job.rows)
-            if before + job.to_compute > seconds_left:
-                before = min(before, self.backlog())
-            if before + job.to_compute > seconds_left:
+        # all rows move on alike: of a longer run, no more comes before this one's end than it has steps itself
+        before = job.to_compute * self.rows / max(1, job.rows)
+        if before and before + job.to_compute > seconds_left:
+            before = min(before, self.backlog())
+            if before and before + job.to_compute > seconds_left:
                 said = f"about {before:.1f} s of work come before this run, which must be done in {seconds_left:.1f} s"
                 raise self._problem(said, "try again later, or allow it more time (timeout_ms)")
         self.rows += job.rows

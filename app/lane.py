@@ -26,9 +26,10 @@ log = logging.getLogger("unrolled")
 INLINE_SECONDS = 300e-6
 #: Seconds of a layer's time step, whatever its size, and of a multiplication with an addition.
 PER_STEP, PER_MULTIPLICATION = 0.5e-6, 1 / 25e9
-#: Seconds of a tick, whatever is in it, which say nothing of the work; and how much longer than expected a tick may
-#: have taken to be believed: a thread that had to wait for its processor would be taken for slow work.
-PER_TICK, MOST_SURPRISE = 50e-6, 4.0
+#: Seconds that Python takes for a tick, and for each strand in it, which say nothing of the work; and how much longer
+#: than expected a tick may have taken to be believed. What is measured is the thread's own time: neither the wait for
+#: the interpreter, while the event loop is busy, nor for a processor would get shorter with shorter ticks.
+PER_TICK, PER_ENTRY, MOST_SURPRISE = 50e-6, 5e-6, 4.0
 
 
 @dataclass(eq=False)
@@ -144,7 +145,7 @@ class Lane:
 
     def _compute(self, tick: Tick) -> list[_Outcome]:
         """Computes a tick; which requests are at their end."""
-        began = time.perf_counter()
+        began = time.thread_time()
         saved: list[Saved] = []
         try:
             strands = _strands(tick.entries)
@@ -155,7 +156,8 @@ class Lane:
             log.warning("a tick of %d strands failed: %s", len(tick.entries), error)
             fine = False
         outcomes = [] if fine else self._leave(self._at_fault(tick, saved))
-        seconds = max(time.perf_counter() - began - PER_TICK, 1e-6)
+        took = time.thread_time() - began
+        seconds = max(took - PER_TICK - PER_ENTRY * len(tick.entries), took / 4, 1e-6)
         with self._lock:
             done = self._scheduler.finish(tick, min(seconds, MOST_SURPRISE * tick.seconds + PER_TICK))
         for entry in done:

@@ -24,8 +24,8 @@ from itertools import chain
 from typing import Any
 from weakref import WeakKeyDictionary
 
-#: What a tick should take: fifty times what it costs to begin one, and little enough to wait for.
-TICK_SECONDS = 0.003
+#: What a tick should take: some twenty times what it costs to begin one, and little enough to wait for.
+TICK_SECONDS = 0.004
 #: How far one tick's surprise changes what is expected of the next.
 LEARNING = 0.25
 #: A group's real costs, in terms of the estimate, are believed to be within these.

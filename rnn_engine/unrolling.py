@@ -10,7 +10,7 @@ import numpy as np
 
 from rnn_engine.fusion import WORTH_THREADS
 from rnn_engine.kernels.panels import address_of
-from rnn_engine.kernels.stack import Segment, Stack, StatePart, packed_segments
+from rnn_engine.kernels.stack import Segment, Stack, StatePart, packed, set_done
 from rnn_engine.layer import FlatState, Layer
 from rnn_engine.packed import PackedBatch, Packing
 from rnn_engine.threads import workers
@@ -18,7 +18,7 @@ from rnn_engine.types import Array, NamedState
 
 _FLOAT = 4
 
-#: Steps that are done, and the states after them.
+#: How far rows have come, and the parts of their states then.
 Saved: TypeAlias = tuple[int, list[Array]]
 
 
@@ -117,6 +117,7 @@ class Strand:
         self._lengths = None if unrolling.lengths is None else unrolling.lengths[first:end]
         self.longest = unrolling.max_time if self._lengths is None else int(self._lengths.max(initial=0))
         self.done = 0
+        self._packed: bytearray | None = None
 
     @property
     def left(self) -> int:
@@ -131,6 +132,9 @@ class Strand:
 
     def saved(self) -> Saved:
         """How far the rows have come, for `restore` to take back what comes next."""
+        of = self.unrolling
+        if self.rows == of.batch_size:
+            return self.done, [of.states.copy()]
         return self.done, [array.copy() for array in self._states()]
 
     def restore(self, saved: Saved) -> None:
@@ -145,6 +149,13 @@ class Strand:
             return [of.states]
         every = (part for sides in of.stack.parts for parts in sides for part in parts)
         return [of.state_part(part)[self.first : self.first + self.rows] for part in every]
+
+    def packed(self) -> bytearray:
+        """`segment`, as the compiled code takes it."""
+        if self._packed is None:
+            self._packed = packed(self.segment())
+        set_done(self._packed, self.done)
+        return self._packed
 
     def segment(self) -> Segment:
         """Where all of it stands, for the compiled code."""
@@ -161,16 +172,21 @@ def advance(strands: Sequence[Strand], steps: int, work: int = 0) -> bool:
     whether all inputs, states and outputs were finite. Rows are spread over threads where that pays; a row's bits
     depend on none of it.
     """
-    left = max((one.left for one in strands), default=0)
+    lefts = [one.longest - one.done for one in strands]
+    left = max(lefts, default=0)
     if min(left, steps) <= 0:
         return True
     stack = strands[0].unrolling.stack
     steps = min(steps, left) if stack.forward_only else left
-    total, rows = sum(one.total(steps) for one in strands), sum(one.rows for one in strands)
-    segments = packed_segments([one.segment() for one in strands])
+    total, rows = sum([one.total(steps) for one in strands]), sum([one.rows for one in strands])
+    segments = bytearray().join([one.packed() for one in strands])
     parts = min(workers().count, rows) if total * work >= WORTH_THREADS else 1
-    run = partial(stack.run, segments, len(strands), steps, rows, total)
-    finite = run() if parts == 1 else all(workers().run([partial(run, part, parts) for part in range(parts)]))
-    for one in strands:
-        one.done += min(steps, max(one.left, 0))
+    rooms = stack.rooms(rows, steps, total, parts)
+    run = partial(stack.run, segments, len(strands), steps)
+    if parts == 1:
+        finite = run(rooms[0])
+    else:
+        finite = all(workers().run([partial(run, room, part, parts) for part, room in enumerate(rooms)]))
+    for one, its in zip(strands, lefts, strict=True):
+        one.done += min(steps, max(its, 0))
     return finite

@@ -59,7 +59,13 @@ def write_skim(module: ir.Module, lanes: int) -> ir.Function:
         at.becomes(e.plus(at.value, 1))
         with e.b.if_then(_is(e, byte, '"')):
             _skip_string(e, text, size, at)
-        with e.b.if_then(_is(e, byte, "[")), e.b.if_then(_begins_number(e, _first_inside(e, text, at.value))):
+        of_numbers = e.variable(e.whole(0))
+        with e.b.if_then(_is(e, byte, "[")):
+            behind = _behind_brackets(e, text, at.value)
+            of_numbers.becomes(e.b.zext(_begins_number(e, e.byte(text, behind)), I64))
+            # all these lists are alike: to look behind each of them would take the square of the time
+            at.becomes(e.b.select(e.is_zero(of_numbers.value), behind, at.value))
+        with e.b.if_then(e.b.not_(e.is_zero(of_numbers.value))):
             _refuse_unless(e, e.less(count.value, of["most"]), refused)
             found = e.item_at(of["found"], e.times(count.value, FOUND_SIZE))
             begin = e.minus(at.value, 1)
@@ -114,12 +120,12 @@ def _skip_blanks(e: Emit, text: Value, at: Variable) -> Value:
     return e.byte(text, at.value)
 
 
-def _first_inside(e: Emit, text: Value, start: Value) -> Value:
-    """What stands behind all brackets that begin here."""
+def _behind_brackets(e: Emit, text: Value, start: Value) -> Value:
+    """Where something else stands, behind all brackets that begin here."""
     at = e.variable(start)
     with e.as_long_as(lambda: _is(e, e.byte(text, at.value), "[ \n\r\t")):
         at.becomes(e.plus(at.value, 1))
-    return e.byte(text, at.value)
+    return at.value
 
 
 def _skip_string(e: Emit, text: Value, size: Value, at: Variable) -> None:

@@ -9,10 +9,11 @@ from typing import NamedTuple
 
 import numpy as np
 
-from rnn_engine.kernels import rooms
+from rnn_engine.kernels import rooms as kept
 from rnn_engine.kernels.fused import LINE, FusedCell
 from rnn_engine.kernels.panels import address_of
 from rnn_engine.kernels.records import CALL, CELL, SEGMENT
+from rnn_engine.kernels.rooms import Room
 from rnn_engine.types import BACKWARD, Array
 
 _FLOAT, _WHOLE = 4, 8
@@ -42,6 +43,7 @@ class Segment(NamedTuple):
 
 
 _pack_segment = struct.Struct(f"{len(SEGMENT)}q").pack
+_pack_whole, _DONE = struct.Struct("q").pack_into, _WHOLE * SEGMENT.index("done")
 _pack_batch, _pack_rooms = struct.Struct("5q").pack, struct.Struct("2q").pack
 
 
@@ -122,26 +124,29 @@ class Stack:
         """What a segment says of where its inputs begin, an array of floats, or of token ids in int64."""
         return address_of(array) // (_WHOLE if self.embeds else _FLOAT)
 
-    def run(
-        self, segments: bytearray, count: int, steps: int, rows: int, total: int, part: int = 0, parts: int = 1
-    ) -> bool:
+    def rooms(self, rows: int, steps: int, total: int, parts: int = 1) -> list[Room]:
+        """What `run` works in, for each part. All are there before any of it runs: memory can end only here.
+
+        `rows` and `total` are how many rows there are, and how many steps they take together, at most.
+        """
+        total = total if parts == 1 else total // parts + steps
+        of = self._room(rows, steps, total)
+        return [kept.take(*of) for _ in range(parts)]
+
+    def run(self, segments: bytearray, count: int, steps: int, room: Room, part: int = 0, parts: int = 1) -> bool:
         """Computes up to `steps` steps of each row of `count` segments, or one of several parts of those rows.
 
-        `rows` and `total` are how many rows there are, and how many steps they take together, at most. The answer is
-        whether all inputs, states and outputs were finite.
+        The answer is whether all inputs, states and outputs were finite.
         """
-        if parts > 1:
-            total = total // parts + steps
-        room = rooms.take(*self._room(rows, steps, total))
         try:
             return bool(self._advance(self._call((count, address_of(segments), steps, part, parts), room)))
         finally:
-            rooms.give_back(room)
+            kept.give_back(room)
 
     def fixed(self, segment: Segment) -> FixedStep:
         """One step of the rows of a segment, laid out once, to be called again and again."""
-        segments, rows = packed_segments([segment]), segment.end - segment.first
-        room = rooms.Room(*self._room(rows, 1, rows))
+        segments, rows = packed(segment), segment.end - segment.first
+        room = Room(*self._room(rows, 1, rows))
         return FixedStep(self._advance, self._call((1, address_of(segments), 1, 0, 1), room), (segments, room))
 
     def _room(self, rows: int, steps: int, total: int) -> tuple[int, int]:
@@ -150,7 +155,7 @@ class Stack:
         floats = total * self._between + rows * self._units + z_rows * self._z_stride + 8 * LINE
         return floats, 3 * (steps + rows) + 5 * total + 2 * z_rows + len(CALL) + 16 * LINE
 
-    def _call(self, batch: tuple[int, ...], room: rooms.Room) -> bytes:
+    def _call(self, batch: tuple[int, ...], room: Room) -> bytes:
         return _pack_batch(*batch) + self._cells + _pack_rooms(room.floats_at, room.wholes_at)
 
 
@@ -163,6 +168,11 @@ class FixedStep:
     kept: tuple[object, ...]
 
 
-def packed_segments(segments: Sequence[Segment]) -> bytearray:
-    """Segments as `Stack.run` takes them."""
-    return bytearray().join([_pack_segment(*segment) for segment in segments])
+def packed(segment: Segment) -> bytearray:
+    """A segment as `Stack.run` takes them, one behind the other; `set_done` changes it."""
+    return bytearray(_pack_segment(*segment))
+
+
+def set_done(segment: bytearray, done: int) -> None:
+    """From which step on to compute."""
+    _pack_whole(segment, _DONE, done)

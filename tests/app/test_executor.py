@@ -1,0 +1,224 @@
+"""Who waits for whom: what is read, begun and written beside runs that take long; who is late, and who leaves."""
+
+import asyncio
+import threading
+import time
+from contextlib import asynccontextmanager
+
+import numpy as np
+import pytest
+from starlette.requests import ClientDisconnect
+
+from app.executor import INLINE_BYTES, INLINE_SECONDS, WHOLE_SECONDS, Asked, Executor
+from app.problems import Problem
+from app.settings import Settings
+from app.work import Job, Work
+from rnn_engine import Network
+
+PATIENCE = 60  # seconds, after which something is wrong
+LARGE = bytes(INLINE_BYTES + 1)
+
+
+@asynccontextmanager
+async def running(**settings):
+    executor = Executor(Settings(**settings))
+    executor.start()
+    async with asyncio.timeout(PATIENCE):
+        yield executor
+    at = executor.admission
+    assert (at.requests, at.rows, at.nbytes) == (0, 0, 0)
+    executor.shutdown()
+
+
+def whole(compute, seconds=1.0, begin_seconds=0.0):
+    """A job without ticks, which takes `seconds`, it says."""
+    return Job(1, 1, begin_seconds, seconds, 0.0, None, lambda: Work(None, 0, None, compute))
+
+
+def asked(job, body=b"", **more):
+    return Asked(body, lambda _: job, lambda answer: b"answer " + answer, **more)
+
+
+class Blocked:
+    """Work that is not done before it may; `begun` tells that it was begun."""
+
+    def __init__(self):
+        self.begun, self.go_on = threading.Event(), threading.Event()
+
+    def __call__(self, *_):
+        self.begun.set()
+        assert self.go_on.wait(PATIENCE)
+        return b"late"
+
+
+async def until(condition):
+    while not condition():
+        await asyncio.sleep(0.001)
+
+
+@pytest.mark.parametrize("seconds", [0.0, 2 * INLINE_SECONDS], ids=["on the loop", "in a thread"])
+@pytest.mark.parametrize("begin_seconds", [0.0, 2 * INLINE_SECONDS], ids=["begun on the loop", "begun in a thread"])
+@pytest.mark.parametrize("body", [b"", LARGE], ids=["read on the loop", "read in a thread"])
+def test_an_answer_is_the_same_wherever_its_parts_are_made(body, begin_seconds, seconds):
+    where = []
+
+    def compute():
+        where.append(threading.current_thread().name)
+        return b"42"
+
+    async def main():
+        async with running(threads=1) as executor:
+            return await executor.answer(asked(whole(compute, seconds, begin_seconds), body))
+
+    assert asyncio.run(main()) == b"answer 42"
+    assert where[0].startswith("compute" if seconds else "MainThread")
+
+
+def test_what_is_short_does_not_wait_for_whole_runs():
+    blocked = Blocked()
+
+    async def main():
+        async with running(threads=1) as executor:
+            long = asyncio.create_task(executor.answer(asked(whole(blocked))))
+            await until(blocked.begun.is_set)
+            job = whole(lambda: b"soon", 0.0, 2 * INLINE_SECONDS)
+            assert await executor.answer(asked(job, LARGE)) == b"answer soon"
+            assert executor.running
+            assert not long.done()
+            blocked.go_on.set()
+            assert await long == b"answer late"
+
+    asyncio.run(main())
+
+
+# -- late, or gone -----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("where", ["read", "computed"])
+def test_nobody_waits_for_a_thread_longer_than_until_the_deadline(where):
+    blocked = Blocked()
+
+    async def main():
+        async with running(threads=1) as executor:
+            request = asked(whole(blocked), timeout=0.2)
+            if where == "read":
+                request = Asked(LARGE, blocked, bytes, timeout=0.2)
+            began = time.monotonic()
+            with pytest.raises(Problem, match="deadline") as caught:
+                await executor.answer(request)
+            assert caught.value.status == 504
+            assert time.monotonic() - began >= 0.2
+            assert blocked.begun.is_set()
+            blocked.go_on.set()
+
+    asyncio.run(main())
+
+
+def test_what_waits_for_a_thread_is_not_begun_once_it_is_late_or_its_client_has_left():
+    first, late, left = Blocked(), Blocked(), Blocked()
+    for one in (late, left):
+        one.go_on.set()
+
+    async def main():
+        async with running(threads=1) as executor:
+            running_ = asyncio.create_task(executor.answer(asked(whole(first))))
+            await until(first.begun.is_set)
+
+            async def gone():
+                await asyncio.sleep(0.05)
+
+            with pytest.raises(ClientDisconnect):
+                await executor.answer(asked(whole(left), gone=gone))
+            with pytest.raises(Problem, match="deadline"):
+                await executor.answer(asked(whole(late), timeout=0.1))
+            assert executor.admission.requests == 1
+            first.go_on.set()
+            await running_
+            assert await executor.answer(asked(whole(lambda: b"next"))) == b"answer next"
+
+    asyncio.run(main())
+    assert not late.begun.is_set()
+    assert not left.begun.is_set()
+
+
+def test_a_deadline_that_has_passed_begins_nothing():
+    never = Blocked()
+
+    async def main():
+        async with running(threads=1) as executor:
+            with pytest.raises(Problem, match="deadline"):
+                await executor.answer(asked(whole(never), LARGE, timeout=0.0))
+
+    asyncio.run(main())
+    assert not never.begun.is_set()
+
+
+def test_when_the_service_stops_who_waits_is_told_so_with_a_503():
+    blocked = Blocked()
+
+    async def main():
+        async with running(threads=1) as executor:
+            waits = asyncio.create_task(executor.answer(asked(whole(blocked))))
+            await until(blocked.begun.is_set)
+            waits.cancel()
+            with pytest.raises(Problem, match="shutting down") as caught:
+                await waits
+            assert caught.value.status == 503
+            executor.shutdown()
+            with pytest.raises(Problem, match="no new work") as caught:
+                await executor.answer(asked(whole(lambda: b"")))
+            assert caught.value.status == 503
+            blocked.go_on.set()
+
+    asyncio.run(main())
+
+
+def test_errors_of_any_part_are_raised_and_nothing_stays_counted():
+    def fails(*_):
+        raise OverflowError("too much")
+
+    good = whole(lambda: b"")
+    requests = [
+        Asked(b"", fails, bytes),
+        Asked(LARGE, fails, bytes),
+        asked(Job(1, 1, 0.0, 0.0, 0.0, None, fails)),
+        asked(Job(1, 1, 1.0, 0.0, 0.0, None, fails)),
+        asked(whole(fails, 0.0)),
+        asked(whole(fails, 1.0)),
+        Asked(b"", lambda _: good, fails),
+    ]
+
+    async def main():
+        async with running(threads=1) as executor:
+            for request in requests:
+                with pytest.raises(OverflowError):
+                    await executor.answer(request)
+
+    asyncio.run(main())
+
+
+# -- what no tick can split --------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("both_ways", [True, False])
+@pytest.mark.parametrize("longer", [True, False])
+def test_only_what_is_long_and_cannot_be_split_is_computed_beside_the_lane(both_ways, longer, monkeypatch):
+    net = Network.from_seed("gru", 5, 3, bidirectional=both_ways)
+    x = np.random.default_rng(1).normal(size=(70, 6, 3)).astype(np.float32)
+    if net.passes.stack is None:
+        pytest.skip("no kernels, and so no ticks")
+    in_lane = []
+
+    def begin():
+        unrolling = net.passes.begin(x, None, None)
+        return Work(unrolling, net.passes.work, lambda of: of.outputs.tobytes(), None)
+
+    async def main():
+        async with running(threads=1) as executor:
+            add = executor.lane.add
+            monkeypatch.setattr(executor.lane, "add", lambda *given: in_lane.append(1) or add(*given))
+            seconds = 2 * WHOLE_SECONDS * (1.5 if longer else 0.5)  # of two strands
+            return await executor.answer(asked(Job(70, 1, 0.0, seconds, 0.0, None, begin)))
+
+    assert asyncio.run(main()) == b"answer " + net.run(x)[0].tobytes()
+    assert bool(in_lane) == (not (both_ways and longer))
