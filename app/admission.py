@@ -50,7 +50,7 @@ class Admission:
             raise self._full(f"{taken:.0f} MiB are under way, and this run takes {more:.0f} MiB", "queue_bytes")
         # all rows move on alike: of a longer run, no more comes before this one's end than it has steps itself
         before = job.to_compute * self.rows / max(1, job.rows)
-        if before and before + job.to_compute > seconds_left:
+        if before + job.to_compute > seconds_left:
             before = min(before, self.backlog())
             if before and before + job.to_compute > seconds_left:
                 said = f"about {before:.1f} s of work come before this run, which must be done in {seconds_left:.1f} s"

@@ -119,6 +119,7 @@ class Executor:
             self._watcher.end(waiting.done)
             if waiting.left:
                 self.lane.remove(waiting)
+            del waiting  # what it raises knows this call, and would be kept by it with all of the request
 
     async def _waited_for(
         self, pool: ThreadPoolExecutor, work: Callable[[], _Result], asked: Asked, deadline: float
@@ -136,6 +137,7 @@ class Executor:
         finally:
             self._watcher.end(done)
             future.cancel()
+            del done, future  # as above
 
     async def aside(self, work: Callable[[], _Result], otherwise: Callable[[], None] | None = None) -> _Result:
         """Work that is no request's answer: models stored, loaded, deleted.

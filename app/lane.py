@@ -34,7 +34,7 @@ PER_TICK, PER_ENTRY, MOST_SURPRISE = 50e-6, 5e-6, 4.0
 
 @dataclass(eq=False)
 class Waiting:
-    """A request whose strands are being computed."""
+    """A request whose strands are being computed. At its end it has no entries, which know it, and so is freed at once."""
 
     work: Work
     done: asyncio.Future[None]
@@ -100,7 +100,8 @@ class Lane:
     def remove(self, waiting: Waiting) -> None:
         """Frees the rows of a request that nobody waits for any more, at the next tick."""
         with self._lock:
-            for entry in waiting.entries:
+            entries, waiting.entries = waiting.entries, []
+            for entry in entries:
                 self._scheduler.remove(entry)
 
     def _pump_soon(self) -> None:
@@ -129,9 +130,13 @@ class Lane:
     def _work(self, handed: SimpleQueue[Tick | None]) -> None:
         while (tick := handed.get()) is not None:
             while tick is not None:
-                outcomes = self._compute(tick)
-                late, tick = self._next()
-                self._tell_from_thread([*outcomes, *late])
+                tick = self._computed(tick)  # and no other name for what belongs to a request: idle, it would be kept
+
+    def _computed(self, tick: Tick) -> Tick | None:
+        outcomes = self._compute(tick)
+        late, following = self._next()
+        self._tell_from_thread([*outcomes, *late])
+        return following
 
     def _next(self) -> tuple[list[_Outcome], Tick | None]:
         """Who is too late, and the next tick."""
@@ -164,6 +169,7 @@ class Lane:
             waiting: Waiting = entry.owner[0]
             waiting.left -= 1
             if not waiting.left:
+                waiting.entries = []
                 outcomes.append((waiting, None))
         return outcomes
 

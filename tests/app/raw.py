@@ -47,6 +47,23 @@ def rest(connection: socket.socket) -> bytes:
     return b"".join(parts)
 
 
+def answer_on(connection: socket.socket, answer: bytes = b"") -> bytes:
+    """One whole answer, of which some may have been read already; less of it if the other side closes."""
+    while b"\r\n\r\n" not in answer:
+        if not (part := connection.recv(1 << 16)):
+            return answer
+        answer += part
+    top = answer.partition(b"\r\n\r\n")[0].lower()
+    length = len(top) + 4 + int(top.partition(b"content-length:")[2].split(b"\r\n")[0])
+    parts = [answer]
+    length -= len(answer)
+    while length > 0 and (part := connection.recv(1 << 20)):
+        parts.append(part)
+        length -= len(part)
+    assert length >= 0 or not part
+    return b"".join(parts)
+
+
 def status(answer: bytes) -> int:
     return int(answer.split(b" ", 2)[1])
 

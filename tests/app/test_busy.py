@@ -1,111 +1,184 @@
-"""A service with more to do than it can at once: the same answers, nothing lost, and others unaffected."""
+"""A service with more to do than it can at once: the same bytes, a bounded queue, and an end that loses nothing."""
 
-from __future__ import annotations
-
-import asyncio
 import json
 import signal
 import threading
 import time
-from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 
 import httpx
-import numpy as np
 import pytest
 
+from rnn_engine import kernels
 from tests.app import busy
 from tests.app.client import problem
+from tests.app.raw import asked, gauge, rest, status, until
+from tests.app.test_deadlines import DEEP, SMALL, SOON, in_ticks, zeros
+
+#: Some seconds, in ticks or by the plain loop: there is time to see that it is under way.
+LONG = DEEP | {"inputs": zeros(16, 2000, 1)}
+SHORT = {"cell": "gru", "num_units": 64, "inputs": zeros(8, 400, 1), "return": ["last_output"]}
 
 
-def url(server):
-    return f"http://127.0.0.1:{server.port}"
+@pytest.fixture(scope="module")
+def server(start, tmp_path_factory):
+    server = start(threads=2, models=tmp_path_factory.mktemp("models"), queue_requests=64)
+    yield server
+    server.stop()
 
 
-@pytest.mark.parametrize("seed", range(2))
-def test_64_clients_at_once_get_the_bytes_that_each_gets_alone(server, seed):
-    assert asyncio.run(busy.compare(url(server), seed, each=2)) == 128
+def together(server, bodies, **more):
+    """The answers to all of them, asked for at once, and the seconds that each took."""
+    answers = [None] * len(bodies)
+
+    def post(k):
+        began = time.perf_counter()
+        response = httpx.post(f"{server.http.base_url}/run", content=json.dumps(bodies[k]), timeout=120, **more)
+        answers[k] = response, time.perf_counter() - began
+
+    threads = [threading.Thread(target=post, args=(k,)) for k in range(len(bodies))]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    return answers
 
 
-def body(rows, time, units, **more):
-    inputs = np.zeros((rows, time, 4), int).tolist()
-    return json.dumps({"cell": "lstm", "num_units": units, "inputs": inputs, "return": ["state"], **more}).encode()
+# -- answers -----------------------------------------------------------------------------------------------------------
 
 
-def test_when_the_queue_is_full_some_are_told_when_to_try_again_and_all_others_are_answered(start):
-    server = start(queue_requests=4, threads=1)
-    asked = body(32, 200, 256)
+def test_64_clients_at_once_get_the_bytes_that_each_gets_alone(server):
+    busy.register(server.http)
+    requests = busy.requests(192)
+    expected = busy.one_by_one(server.http, requests)
+    assert {status for status, _ in expected} == {200, 422}
+    assert sum(status == 200 for status, _ in expected) > 150
+    answers = busy.all_at_once(str(server.http.base_url), requests, clients=64)
+    assert [k for k in range(len(requests)) if answers[k] != expected[k]] == []
 
-    def ask(_):
-        began = time.monotonic()
-        response = httpx.post(f"{url(server)}/run", content=asked, timeout=120)
-        return response, time.monotonic() - began
 
-    ask(0)
-    with ThreadPoolExecutor(24) as pool:
-        answered = list(pool.map(ask, range(48)))
-    statuses = [response.status_code for response, _ in answered]
-    assert set(statuses) == {200, 429}
-    for response, _ in answered:
-        if response.status_code == 429:
-            assert "UNROLLED_QUEUE_REQUESTS" in problem(response, 429)["detail"]
+@in_ticks
+def test_a_step_is_served_while_a_long_run_of_the_same_model_is_under_way(server):
+    small = LONG | {"inputs": zeros(1, 1, 1)}
+    assert server.http.post("/run", json=small).status_code == 200  # has its weights
+    with asked(server, LONG):
+        until(lambda: gauge(server, "unrolled_queue_seconds") > 0, "it is under way")
+        waits = []
+        for _ in range(5):
+            began = time.perf_counter()
+            assert server.http.post("/run", json=small).status_code == 200
+            waits.append(time.perf_counter() - began)
+        assert gauge(server, "unrolled_queue_rows") == 16
+        assert max(waits) < SOON
+
+
+def test_a_large_body_is_read_and_answered_while_whole_runs_keep_the_threads_busy(server):
+    slow = {"cell": "lstm", "num_units": 16, "num_layers": 4, "dtype": "float64", "inputs": zeros(1, 30_000, 1)}
+    slow |= {"return": ["last_output"]}
+    large = SMALL | {"inputs": zeros(1, 50_000, 5), "return": ["last_output"]}
+    if kernels.here() is None:
+        pytest.skip("no kernels, and so the plain loop computes it too")
+    with ExitStack() as stack:
+        for _ in range(3):  # for two threads
+            stack.enter_context(asked(server, slow))
+        until(lambda: gauge(server, "unrolled_queue_rows") == 3, "all are under way")
+        began = time.perf_counter()
+        assert server.http.post("/run", json=large).status_code == 200
+        seconds = time.perf_counter() - began
+        assert gauge(server, "unrolled_queue_rows") == 3  # otherwise this was no test
+        assert seconds < SOON
+
+
+# -- a queue that is full ----------------------------------------------------------------------------------------------
+
+
+def test_when_the_queue_is_full_the_answer_is_429_at_once_and_what_was_taken_is_answered(start):
+    server = start(threads=2, queue_requests=4)
+    bodies = [SHORT | {"seed": seed, "num_layers": 2} for seed in range(16)]
+    expected = {seed: server.http.post("/run", json=bodies[seed]).content for seed in (0, 15)}
+    open_, answered = list(range(16)), {}
+    refusals = 0
+    for _ in range(200):
+        for seed, (response, seconds) in zip(open_, together(server, [bodies[seed] for seed in open_]), strict=True):
+            if response.status_code == 200:
+                answered[seed] = response.content
+                continue
+            said = problem(response, 429)
+            assert "UNROLLED_QUEUE_REQUESTS" in said["detail"]
             assert 1 <= int(response.headers["retry-after"]) <= 60
-    alone = [response.content for response, _ in answered if response.status_code == 200]
-    assert len(set(alone)) == 1
-    assert ask(0)[0].status_code == 200
+            assert seconds < SOON
+            refusals += 1
+        assert server.http.get("/healthz").status_code == 200
+        open_ = [seed for seed in open_ if seed not in answered]
+        if not open_:
+            break
+    assert open_ == []
+    assert refusals > 0  # otherwise this was no test
+    assert {seed: answered[seed] for seed in expected} == expected
+    server.stop()
 
 
-def test_a_short_run_does_not_wait_for_the_end_of_a_long_one_of_the_same_net(server):
-    long, short = body(16, 4000, 256), body(1, 1, 256)
-    began = time.monotonic()
-    assert server.http.post("/run", content=long).status_code == 200
-    alone = time.monotonic() - began
-    done = threading.Event()
-
-    def ask():
-        with httpx.Client(timeout=120) as http:
-            assert http.post(f"{url(server)}/run", content=long).status_code == 200
-        done.set()
-
-    thread = threading.Thread(target=ask)
-    thread.start()
-    waits = []
-    while not done.is_set():
-        began = time.monotonic()
-        assert server.http.post("/run", content=short).status_code == 200
-        waits.append(time.monotonic() - began)
-    thread.join()
-    assert len(waits) > 5
-    assert np.median(waits) < alone / 3
+@in_ticks
+def test_the_queue_counts_rows_and_whatever_is_no_run_goes_on(start):
+    server = start(threads=2, queue_rows=20)
+    with asked(server, LONG):  # 16 rows
+        until(lambda: gauge(server, "unrolled_queue_rows") == 16, "it is under way")
+        began = time.perf_counter()
+        response = server.http.post("/run", json=SMALL | {"inputs": zeros(5, 1, 2)})
+        assert "20 (UNROLLED_QUEUE_ROWS)" in problem(response, 429)["detail"]
+        assert 1 <= int(response.headers["retry-after"]) <= 60
+        assert server.http.post("/run", json=SMALL | {"inputs": zeros(4, 1, 2)}).status_code == 200
+        assert server.http.get("/cells").status_code == 200
+        assert server.http.get("/models").json()["models"] == []
+        assert time.perf_counter() - began < SOON
+        assert gauge(server, "unrolled_queue_rows") == 16  # and all that while it ran
+    until(lambda: gauge(server, "unrolled_queue_rows") == 0, "its client left")
+    assert server.http.post("/run", json=SMALL | {"inputs": zeros(5, 1, 2)}).status_code == 200
+    server.stop()
 
 
-def test_rows_whose_client_left_are_free_again(start):
-    server = start(queue_requests=2, threads=1)
-    assert server.http.post("/run", content=body(1, 1, 512)).status_code == 200
-    with httpx.Client() as http, pytest.raises(httpx.ReadTimeout):
-        http.post(f"{url(server)}/run", content=body(32, 3000, 512), timeout=0.5)
-    deadline = time.monotonic() + 30
-    while (rows := gauge(server, "unrolled_queue_rows")) and time.monotonic() < deadline:
-        time.sleep(0.05)
-    assert rows == 0
-    assert server.http.post("/run", content=body(1, 1, 512)).status_code == 200
+# -- clients that leave ------------------------------------------------------------------------------------------------
 
 
-def gauge(server, name):
-    text = server.http.get("/metrics").text
-    return float(next(line for line in text.splitlines() if line.startswith(f"{name} ")).split()[1])
+@in_ticks
+def test_clients_that_leave_in_the_middle_of_long_runs_free_their_rows_and_steps(server):
+    long = DEEP | {"inputs": zeros(8, 5000, 1)}
+    with asked(server, long):
+        with ExitStack() as stack:
+            for seed in range(5):
+                stack.enter_context(asked(server, long | {"seed": seed % 2}))
+            until(lambda: gauge(server, "unrolled_queue_rows") == 6 * 8, "all are under way")
+            until(lambda: gauge(server, "unrolled_queue_seconds") > 0, "their steps wait")
+        until(lambda: gauge(server, "unrolled_queue_rows") == 8, "five have left")
+        assert gauge(server, "unrolled_queue_seconds") > 0
+    until(lambda: gauge(server, "unrolled_queue_requests") == 0, "all have left")
+    until(lambda: gauge(server, "unrolled_queue_seconds") == 0, "no steps wait")
+    assert gauge(server, "unrolled_queue_bytes") == 0
+    began = time.perf_counter()
+    assert server.http.post("/run", json=SHORT).status_code == 200
+    assert time.perf_counter() - began < SOON
 
 
-def test_what_was_taken_is_answered_before_the_service_ends(start):
-    server = start(threads=1, grace_seconds=60)
-    assert server.http.post("/run", content=body(1, 1, 256)).status_code == 200
-    asked = body(32, 500, 256)
-    with ThreadPoolExecutor(6) as pool:
-        answers = [pool.submit(httpx.post, f"{url(server)}/run", content=asked, timeout=120) for _ in range(6)]
-        deadline = time.monotonic() + 30
-        while gauge(server, "unrolled_queue_requests") < 6 and time.monotonic() < deadline:
-            if any(answer.done() for answer in answers):
-                break
+# -- the end -----------------------------------------------------------------------------------------------------------
+
+
+def test_a_stop_answers_what_was_taken_and_takes_no_more(start):
+    server = start(threads=2, grace_seconds=60)
+    bodies = [SHORT | {"seed": seed, "num_layers": 4, "inputs": zeros(8, 4000, 1)} for seed in range(8)]
+    expected = [server.http.post("/run", json=body).content for body in bodies[:2]]
+    with ExitStack() as stack:
+        connections = [stack.enter_context(asked(server, body)) for body in bodies]
+        until(lambda: gauge(server, "unrolled_queue_rows") == 64, "all are under way")
         server.process.send_signal(signal.SIGTERM)
-        statuses = [answer.result().status_code for answer in answers]
-    assert statuses == [200] * 6
-    assert server.process.wait(60) == 0
+        refused = False
+        while not refused and server.process.poll() is None:
+            try:
+                httpx.get(f"{server.http.base_url}/healthz", timeout=5)
+            except httpx.TransportError:
+                refused = True
+        assert refused
+        answers = [rest(connection) for connection in connections]
+    assert [status(answer) for answer in answers] == [200] * 8
+    assert [answer.partition(b"\r\n\r\n")[2] for answer in answers[:2]] == expected
+    assert server.process.wait(timeout=60) == 0
+    assert "Traceback" not in server.process.stderr.read()

@@ -4,6 +4,7 @@ import asyncio
 import threading
 import time
 from contextlib import asynccontextmanager
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -83,6 +84,8 @@ def test_what_is_short_does_not_wait_for_whole_runs():
             await until(blocked.begun.is_set)
             job = whole(lambda: b"soon", 0.0, 2 * INLINE_SECONDS)
             assert await executor.answer(asked(job, LARGE)) == b"answer soon"
+            job = replace(whole(lambda: b"long", 0.0), to_answer=2 * INLINE_SECONDS)
+            assert await executor.answer(asked(job)) == b"answer long"
             assert executor.running
             assert not long.done()
             blocked.go_on.set()
@@ -95,14 +98,27 @@ def test_what_is_short_does_not_wait_for_whole_runs():
 
 
 @pytest.mark.parametrize("where", ["read", "computed"])
-def test_nobody_waits_for_a_thread_longer_than_until_the_deadline(where):
+@pytest.mark.parametrize(
+    ("setting", "header", "body"),
+    [
+        (200, None, None),
+        (200, 1e6, 1e6),
+        (60_000, 0.2, None),
+        (60_000, 0.2, 50),
+        (60_000, None, 0.2),
+        (60_000, 50, 0.2),
+    ],
+)
+def test_nobody_waits_for_a_thread_longer_than_until_the_deadline(where, setting, header, body):
     blocked = Blocked()
+    if where == "read" and body == 0.2:
+        pytest.skip("what the body says is not known before it is read")
 
     async def main():
-        async with running(threads=1) as executor:
-            request = asked(whole(blocked), timeout=0.2)
+        async with running(threads=1, timeout_ms=setting) as executor:
+            request = asked(replace(whole(blocked), timeout=body), timeout=header)
             if where == "read":
-                request = Asked(LARGE, blocked, bytes, timeout=0.2)
+                request = Asked(LARGE, blocked, bytes, timeout=header)
             began = time.monotonic()
             with pytest.raises(Problem, match="deadline") as caught:
                 await executor.answer(request)
@@ -217,7 +233,7 @@ def test_only_what_is_long_and_cannot_be_split_is_computed_beside_the_lane(both_
         async with running(threads=1) as executor:
             add = executor.lane.add
             monkeypatch.setattr(executor.lane, "add", lambda *given: in_lane.append(1) or add(*given))
-            seconds = 2 * WHOLE_SECONDS * (1.5 if longer else 0.5)  # of two strands
+            seconds = 2 * WHOLE_SECONDS * (1.5 if longer else 0.75)  # of two strands
             return await executor.answer(asked(Job(70, 1, 0.0, seconds, 0.0, None, begin)))
 
     assert asyncio.run(main()) == b"answer " + net.run(x)[0].tobytes()
