@@ -34,7 +34,7 @@ PER_TICK, PER_ENTRY, MOST_SURPRISE = 50e-6, 5e-6, 4.0
 
 @dataclass(eq=False)
 class Waiting:
-    """A request whose strands are being computed. At its end it has no entries, which know it: so it is freed at once."""
+    """A request whose strands are being computed. At its end it has no entries, which know it: it is freed at once."""
 
     work: Work
     done: asyncio.Future[None]
