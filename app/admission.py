@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 
 from app.problems import Problem
 from app.settings import MIB, Settings
@@ -23,21 +22,19 @@ class Admission:
         self.requests = self.rows = self.nbytes = 0
         self.draining = False
 
-    @contextmanager
-    def request(self) -> Iterator[None]:
-        """A request, from its body on. Raises a 429 at once where there are too many, a 503 at the end."""
+    def check(self) -> None:
+        """Raises a 429 where there are too many requests, a 503 at the end."""
         if self.draining:
             raise Problem(503, "shutting down: no new work is taken")
         if self.requests >= self._settings.queue_requests:
             raise self._full(f"{self.requests} requests are under way", "queue_requests")
-        self.requests += 1
-        try:
-            yield
-        finally:
-            self.requests -= 1
 
-    @contextmanager
-    def job(self, job: Job, seconds_left: float) -> Iterator[None]:
+    def request(self) -> Counted:
+        """A request, from its body on: `with` it, it counts. Raises what `check` does."""
+        self.check()
+        return Counted(self, 1)
+
+    def job(self, job: Job, seconds_left: float) -> Counted:
         """A request that was understood. Raises a 429 where it does not fit, or cannot be done in time.
 
         A job that is over the limits alone is let in when nothing else is under way, and one is tried where nothing
@@ -55,13 +52,7 @@ class Admission:
             if before and before + job.to_compute > seconds_left:
                 said = f"about {before:.1f} s of work come before this run, which must be done in {seconds_left:.1f} s"
                 raise self._problem(said, "try again later, or allow it more time (timeout_ms)")
-        self.rows += job.rows
-        self.nbytes += job.nbytes
-        try:
-            yield
-        finally:
-            self.rows -= job.rows
-            self.nbytes -= job.nbytes
+        return Counted(self, 0, job.rows, job.nbytes)
 
     def _full(self, said: str, limit: str) -> Problem:
         allowed = getattr(self._settings, limit)
@@ -72,3 +63,24 @@ class Admission:
     def _problem(self, said: str, hint: str) -> Problem:
         seconds = min(MOST_RETRY, max(1, math.ceil(self.backlog())))
         return Problem(429, f"the queue is full: {said}: {hint}", headers={"Retry-After": str(seconds)})
+
+
+class Counted:
+    """So much more is under way while this is entered. A generator would take three times as long."""
+
+    __slots__ = ("_at", "_nbytes", "_requests", "_rows")
+
+    def __init__(self, at: Admission, requests: int, rows: int = 0, nbytes: int = 0) -> None:
+        self._at, self._requests, self._rows, self._nbytes = at, requests, rows, nbytes
+
+    def __enter__(self) -> None:
+        self._add(1)
+
+    def __exit__(self, *_: object) -> None:
+        self._add(-1)
+
+    def _add(self, times: int) -> None:
+        at = self._at
+        at.requests += times * self._requests
+        at.rows += times * self._rows
+        at.nbytes += times * self._nbytes

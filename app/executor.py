@@ -7,7 +7,6 @@ import threading
 import time
 from collections.abc import Awaitable, Callable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
 from functools import partial
 from typing import Any, NamedTuple, TypeVar
 
@@ -23,6 +22,9 @@ from app.work import Job, Work
 #: A body up to this size, and work up to this long, cost less on the event loop than a change of threads and back.
 INLINE_BYTES, INLINE_SECONDS = 256 << 10, 0.5e-3
 
+#: Work up to this long takes less than to let it wait for a tick, even one that it would share.
+TINY_SECONDS = 40e-6
+
 #: A strand that takes longer than this and cannot be split into ticks would keep all others waiting in the lane.
 WHOLE_SECONDS = 10e-3
 
@@ -36,8 +38,7 @@ WATCH_SECONDS = 0.05
 _Result = TypeVar("_Result")
 
 
-@dataclass(frozen=True)
-class Asked:
+class Asked(NamedTuple):
     """A request as it came: its body, how to read it and write the answer, and how to learn that its client left."""
 
     body: bytes
@@ -96,6 +97,7 @@ class Executor:
         else:
             work = job.begin()
         in_ticks = bool(work.strands) and (work.splits or job.to_compute <= WHOLE_SECONDS * len(work.strands))
+        in_ticks = in_ticks and job.to_compute > TINY_SECONDS
         if in_ticks:
             await self._unroll(work, asked, deadline)
         to_compute = 0.0 if in_ticks and not work.failed else job.to_compute

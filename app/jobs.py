@@ -18,7 +18,7 @@ from app.schemas import NetRequest, RunRequest, StepRequest, validated
 from app.settings import Settings
 from app.work import Answer, Job, Work
 from rnn_engine import Forward, Network, PackedBatch
-from rnn_engine.packed import Packing, check_lengths
+from rnn_engine.packed import Packing, check_lengths, total_of
 from rnn_engine.types import Array
 from rnn_engine.unrolling import Unrolling
 
@@ -73,7 +73,7 @@ class Jobs:
             batch_size, max_time = _batch_and_time(inputs, request.time_major)
             limits.check_batch(self.settings, batch_size, max_time, net.input_size)
             lengths = net.front.real_lengths(inputs, lengths, time_major=request.time_major)
-        total = batch_size * max_time if lengths is None else int(lengths.sum())
+        total = batch_size * max_time if lengths is None else total_of(lengths)
         returned = _returned(request, net, "outputs")
 
         def begin(ready: Network, inputs: Array, lengths: Array | None, state: Any) -> Work:
@@ -106,7 +106,7 @@ class Jobs:
             if (ready := plan.again()) is None:
                 return None
             real = net.front.real_lengths(inputs, lengths, time_major=request.time_major)
-            if (batch_size * max_time if real is None else int(real.sum())) > total:
+            if (batch_size * max_time if real is None else total_of(real)) > total:
                 return None  # it is dearer
             return job.of(lambda: begin(ready, inputs, real, _state(state)))
 

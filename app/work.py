@@ -58,7 +58,7 @@ class Work:
         return self.answer()
 
 
-@dataclass(frozen=True)
+@dataclass(slots=True)
 class Job:
     """A request that was understood and found affordable, before anything was allocated for it.
 

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from rnn_engine.errors import LengthsError, NonFiniteError, OptionError, ShapeError
-from rnn_engine.packed import PackedBatch, Packing, check_lengths, packing_of
+from rnn_engine.packed import PackedBatch, Packing, bounds_of, check_lengths, packing_of
 from rnn_engine.readout import Embedding
 from rnn_engine.types import Array, as_numbers
 
@@ -53,7 +53,7 @@ class Front:
             real = packing_of(array, real, time_major=time_major).lengths
         batch_size, max_time = array.shape[1::-1] if time_major else array.shape[:2]
         real = check_lengths(real, batch_size, max_time)
-        full = int(real.min(initial=max_time)) == max_time
+        full = not batch_size or bounds_of(real)[0] == max_time
         return None if full else np.ascontiguousarray(real)
 
     def single_step(self, inputs: Any) -> PackedBatch:

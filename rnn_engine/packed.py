@@ -22,6 +22,9 @@ import numpy as np
 from rnn_engine.errors import LengthsError, ShapeError
 from rnn_engine.types import Array, State, map_state
 
+#: So many numbers Python adds up and compares sooner than NumPy begins.
+FEW = 64
+
 
 class Packing:
     """Where the real steps of a batch stand in packed arrays; worked out from the lengths alone."""
@@ -257,6 +260,17 @@ def packing_of(inputs: Array, lengths: Any, *, time_major: bool = False) -> Pack
     return Packing(check_lengths(lengths, batch_size, max_time), max_time)
 
 
+def bounds_of(lengths: Array) -> tuple[int, int]:
+    """The least and the largest of whole numbers [B]; 0 and 0 of none."""
+    few = lengths.tolist() if lengths.size <= FEW else (int(lengths.min()), int(lengths.max()))
+    return min(few, default=0), max(few, default=0)
+
+
+def total_of(lengths: Array) -> int:
+    """The sum of whole numbers [B]."""
+    return sum(lengths.tolist()) if lengths.size <= FEW else int(lengths.sum())
+
+
 def check_lengths(lengths: Any, batch_size: int, max_time: int) -> Array:
     """[B] int64 in 0..T; all T where `lengths` is None. Raises LengthsError naming what is wrong and where."""
     if lengths is None:
@@ -281,7 +295,8 @@ def check_lengths(lengths: Any, batch_size: int, max_time: int) -> Array:
         raise LengthsError(
             f"lengths has {len(array)} entries, the batch has {batch_size} rows: give one per row", "lengths"
         )
-    if array.size and (array.min() < 0 or array.max() > max_time):
+    least, most = bounds_of(array)
+    if least < 0 or most > max_time:
         row = int(np.argmax((array < 0) | (array > max_time)))
         raise LengthsError(f"length {array[row]} of row {row} is outside 0..{max_time} (max_time)", "lengths", row)
     return array.astype(np.int64, copy=False)

@@ -12,7 +12,7 @@ from rnn_engine.fusion import WORTH_THREADS
 from rnn_engine.kernels.panels import address_of
 from rnn_engine.kernels.stack import Segment, Stack, StatePart, packed, set_done
 from rnn_engine.layer import FlatState, Layer
-from rnn_engine.packed import PackedBatch, Packing
+from rnn_engine.packed import FEW, PackedBatch, Packing, bounds_of, total_of
 from rnn_engine.threads import workers
 from rnn_engine.types import Array, NamedState
 
@@ -55,7 +55,7 @@ class Unrolling:
         self._out_starts: Array | None = None
         if lengths is not None and not self.pads:
             self._out_starts = (np.cumsum(lengths) - lengths) * width
-            self.outputs = np.empty((int(lengths.sum()), width), np.float32)
+            self.outputs = np.empty((total_of(lengths), width), np.float32)
         else:
             shape = (time, rows, width) if time_major else (rows, time, width)
             self.outputs = np.empty(shape, np.float32) if lengths is None else np.zeros(shape, np.float32)
@@ -115,7 +115,7 @@ class Strand:
     def __init__(self, unrolling: Unrolling, first: int, end: int) -> None:
         self.unrolling, self.first, self.rows = unrolling, first, end - first
         self._lengths = None if unrolling.lengths is None else unrolling.lengths[first:end]
-        self.longest = unrolling.max_time if self._lengths is None else int(self._lengths.max(initial=0))
+        self.longest = unrolling.max_time if self._lengths is None else bounds_of(self._lengths)[1]
         self.done = 0
         self._packed: bytearray | None = None
 
@@ -128,6 +128,10 @@ class Strand:
         """How many steps of rows the next `steps` are."""
         if self._lengths is None:
             return self.rows * max(0, min(steps, self.left))
+        if steps >= self.longest and not self.done:
+            return total_of(self._lengths)
+        if self.rows <= FEW:
+            return sum([max(0, min(length - self.done, steps)) for length in self._lengths.tolist()])
         return int((self._lengths - self.done).clip(0, steps).sum())
 
     def saved(self) -> Saved:

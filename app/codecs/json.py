@@ -11,6 +11,7 @@ from __future__ import annotations
 import json as stdlib_json
 import math
 from collections.abc import Callable, Mapping
+from functools import partial
 from io import BytesIO
 from itertools import chain
 from typing import Any, BinaryIO
@@ -358,7 +359,7 @@ def _check_unique(tree: Any, where: Path) -> None:
 def encode(tree: Mapping[str, Any]) -> bytes:
     """An answer as JSON: arrays of floats as {"shape", "dtype", "values"}, arrays of integers as plain lists."""
     large: list[_Writer] = []
-    text = orjson.dumps(_written(tree, large), option=orjson.OPT_SERIALIZE_NUMPY)
+    text = orjson.dumps(tree, partial(_written, large), orjson.OPT_PASSTHROUGH_SUBCLASS)
     if not large:
         return text
     out = BytesIO()  # which gives its bytes away without a copy
@@ -373,21 +374,25 @@ _Writer = Callable[[BinaryIO], None]
 _HOLE = b"\0"  # for what a kernel writes; orjson itself leaves no such byte in a text, but writes "\\u0000"
 
 
-def _written(value: Any, large: list[_Writer]) -> Any:
-    """A tree as orjson shall write it; and what writes the arrays that it leaves out, in order."""
-    if type(value) is dict:
-        return {key: _written(item, large) for key, item in value.items()}
+def _written(large: list[_Writer], value: Any) -> Any:
+    """What orjson asks for, as it shall write it; and what writes the arrays that it leaves out, in order."""
     if type(value) is Constant:
-        value.text = value.text or orjson.dumps(value)
+        value.text = value.text or orjson.dumps(dict(value))
         return orjson.Fragment(value.text)
     if isinstance(value, np.ndarray):
         array = np.ascontiguousarray(value)
         name = NAMES.get(array.dtype)
         if name is None:
-            return array
-        values: Any = array
+            return _numbers(array)
+        values: Any = None
         if (write := kernels.writer(array)) is not None:
             large.append(write)
             values = orjson.Fragment(_HOLE)
-        return {"shape": array.shape, "dtype": name, "values": values}
-    return [_written(item, large) for item in value] if type(value) in (list, tuple) else value
+        return {"shape": array.shape, "dtype": name, "values": values or _numbers(array)}
+    if isinstance(value, (dict, list, tuple)):
+        return dict(value) if isinstance(value, dict) else list(value)
+    raise TypeError(f"{type(value).__name__} has no form in JSON")
+
+
+def _numbers(array: Array) -> orjson.Fragment:
+    return orjson.Fragment(orjson.dumps(array, option=orjson.OPT_SERIALIZE_NUMPY))

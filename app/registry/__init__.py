@@ -55,7 +55,9 @@ class Registry:
             given = self._from_weights(request).with_readout(request.readout)
             return Plan(given, lambda: given)
         net = self._seeded_or_planned(request, input_size).with_readout(request.readout)
-        return Plan(net, lambda: self._drawn(net, request), partial(self._kept, request, net))
+        if request.readout is not None:
+            return Plan(net, lambda: self._drawn(net, request))
+        return Plan(net, lambda: self._drawn(net, request), partial(self._kept, _key(request, net.input_size), net))
 
     def _drawn(self, net: Network, request: NetRequest) -> Network:
         """The network with weights, drawn from the seed if it has none yet."""
@@ -90,11 +92,10 @@ class Registry:
 
         return Plan(planned, lambda: with_its_readout(version.network(request.dtype)), again)
 
-    def _kept(self, request: NetRequest, net: Network) -> Network | None:
+    def _kept(self, key: str, net: Network) -> Network | None:
         """A network that was drawn from its seed, if it still is among those that are kept."""
-        key = _key(request, net.input_size)
         with self._lock:
-            if request.readout is not None or self._seeded.get(key) is not net:
+            if self._seeded.get(key) is not net:
                 return None
             self._seeded.move_to_end(key)
         return net

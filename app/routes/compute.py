@@ -42,6 +42,7 @@ class Compute:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Reads the request, computes, answers. Raises what goes wrong before."""
+        self._executor.admission.check()  # before the body is read: whoever is turned away is told so at once
         headers = {name: value.decode("latin-1") for name, value in scope["headers"]}
         refuse_compressed(headers.get(b"content-encoding"))
         reader, writer = codec_of_body(headers.get(b"content-type")), codec_of_answer(headers.get(b"accept"))

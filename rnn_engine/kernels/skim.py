@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import struct
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
@@ -25,8 +24,7 @@ SAMPLE = 2048
 _pack = struct.Struct(f"{len(SKIM)}q").pack
 
 
-@dataclass(frozen=True)
-class Numbers:
+class Numbers(NamedTuple):
     """Nested lists of numbers in a text."""
 
     begin: int  # where they stand: text[begin:end]

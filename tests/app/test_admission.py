@@ -27,8 +27,8 @@ def entered(stack, at, *jobs, seconds_left=60.0):
         stack.enter_context(at.job(one, seconds_left))
 
 
-def refused(context, status=429):
-    with pytest.raises(Problem) as caught, context:
+def refused(enter, *given, status=429):
+    with pytest.raises(Problem) as caught, enter(*given):
         pytest.fail("it was let in")
     assert caught.value.status == status
     return caught.value
@@ -46,7 +46,7 @@ def test_as_many_requests_as_the_limit_says_are_let_in_and_the_next_is_a_429_tha
     with ExitStack() as stack:
         for _ in range(3):
             stack.enter_context(at.request())
-        said = refused(at.request())
+        said = refused(at.request)
         assert "3 requests are under way" in said.detail
         assert "UNROLLED_QUEUE_REQUESTS" in said.detail
         assert at.requests == 3
@@ -66,7 +66,7 @@ def test_rows_and_bytes_may_come_to_their_limits_and_not_over_them(fits, over, w
     at = admission()
     with ExitStack() as stack:
         entered(stack, at, job(rows=60, mib=6))
-        said = refused(at.job(over, 60))
+        said = refused(at.job, over, 60)
         for word in words:
             assert word in said.detail
         assert counts(at) == (1, 60, 6 * MIB)
@@ -74,7 +74,7 @@ def test_rows_and_bytes_may_come_to_their_limits_and_not_over_them(fits, over, w
         assert at.rows == 60 + fits.rows
         assert at.nbytes == 6 * MIB + fits.nbytes
         if fits.rows == 40:
-            refused(at.job(job(rows=1), 60))
+            refused(at.job, job(rows=1), 60)
     assert counts(at) == (0, 0, 0)
 
 
@@ -83,10 +83,10 @@ def test_what_is_over_a_limit_by_itself_is_let_in_when_nothing_else_is_under_way
     at = admission()
     with ExitStack() as stack:
         entered(stack, at, large)
-        refused(at.job(job(rows=1, mib=1), 60))
+        refused(at.job, job(rows=1, mib=1), 60)
     with ExitStack() as stack:
         entered(stack, at, job(rows=1, mib=1))
-        refused(at.job(large, 60))
+        refused(at.job, large, 60)
 
 
 # -- deadlines ---------------------------------------------------------------------------------------------------------
@@ -105,7 +105,7 @@ def test_a_run_that_cannot_be_done_by_its_deadline_is_a_429_at_once(backlog, sec
             with at.job(job(rows=1, seconds=seconds), left):
                 assert at.rows == 65
         else:
-            said = refused(at.job(job(rows=1, seconds=seconds), left))
+            said = refused(at.job, job(rows=1, seconds=seconds), left)
             assert f"{backlog:.1f} s of work" in said.detail
             assert f"{left:.1f} s" in said.detail
             assert "timeout_ms" in said.detail
@@ -126,7 +126,7 @@ def test_a_short_run_is_not_turned_away_for_a_long_one_beside_it():
         stack.enter_context(at.request())
         with at.job(job(rows=1, seconds=2e-6), 0.1):
             assert at.rows == 97
-        said = refused(at.job(job(rows=1, seconds=0.01), 0.1))
+        said = refused(at.job, job(rows=1, seconds=0.01), 0.1)
         assert "1.0 s of work come before" in said.detail  # 96 rows as long as this one
 
 
@@ -148,16 +148,16 @@ def test_retry_after_is_the_backlog_in_whole_seconds_of_a_minute_at_most(backlog
     at = admission(backlog)
     with ExitStack() as stack:
         entered(stack, at, job(rows=60))
-        assert refused(at.job(job(rows=50), 1e12)).headers == {"Retry-After": told}
+        assert refused(at.job, job(rows=50), 1e12).headers == {"Retry-After": told}
         entered(stack, at, job(), job())
-        assert refused(at.request()).headers == {"Retry-After": told}
+        assert refused(at.request).headers == {"Retry-After": told}
 
 
 def test_a_service_that_ends_takes_nothing_and_says_so_with_a_503():
     at = admission()
     with at.request():
         at.draining = True
-        said = refused(at.request(), 503)
+        said = refused(at.request, status=503)
         assert "shutting down" in said.detail
         assert at.requests == 1
 
