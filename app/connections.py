@@ -3,8 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+from contextlib import suppress
+from struct import unpack
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+
+#: Asks the system how many bytes of a connection it has not sent, or not heard of; not all of them tell.
+OUT_QUEUE: int | None = None
+
+with suppress(ImportError):
+    from fcntl import ioctl
+    from termios import TIOCOUTQ as OUT_QUEUE
 
 #: How many times in a row nothing may have moved. More looks tell a slow reader from one that reads nothing.
 LOOKS = 4
@@ -30,7 +39,7 @@ class Connection(HttpToolsProtocol):
         super().connection_lost(exc)
 
     def _look(self) -> None:
-        unread = self.transport.get_write_buffer_size()
+        unread = _unread(self.transport)
         idle = self.cycle is None or self.cycle.response_complete  # uvicorn closes it where it waits for a next head
         waits = unread or (idle and self.timeout_keep_alive_task is None)
         seen = (self.cycle, unread) if waits else None
@@ -40,6 +49,16 @@ class Connection(HttpToolsProtocol):
             self.transport.abort()
         else:
             self._timer = self.loop.call_later(self.seconds / LOOKS, self._look)
+
+
+def _unread(transport: asyncio.Transport) -> int:
+    """Bytes of answers that wait for the client to read them; what the system has taken moves on sooner than ours."""
+    ours = transport.get_write_buffer_size()
+    if ours and OUT_QUEUE is not None:
+        with suppress(OSError):
+            (more,) = unpack("i", ioctl(transport.get_extra_info("socket").fileno(), OUT_QUEUE, bytes(4)))
+            return int(ours + more)
+    return ours
 
 
 def patient_for(seconds: float) -> type[Connection]:

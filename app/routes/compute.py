@@ -12,7 +12,7 @@ import re
 import time
 from collections.abc import Callable
 from functools import partial
-from typing import Any
+from typing import Any, cast
 
 from starlette.routing import Route
 from starlette.types import ASGIApp, Receive, Scope, Send
@@ -41,7 +41,10 @@ class Compute:
         self._repeats = Repeats(understand)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Reads the request, computes, answers. Raises what goes wrong before."""
+        await _send(send, *await self.answer(scope, receive))
+
+    async def answer(self, scope: Scope, receive: Receive) -> tuple[bytes, bytes]:
+        """Reads the request and computes; the answer's media type, and its body. Raises what goes wrong."""
         self._executor.admission.check()  # before the body is read: whoever is turned away is told so at once
         headers = {name: value.decode("latin-1") for name, value in scope["headers"]}
         refuse_compressed(headers.get(b"content-encoding"))
@@ -53,23 +56,15 @@ class Compute:
         else:
             understand = partial(_understood, self._understand, reader, with_model)
         body = await whole(receive, headers.get(b"content-length", ""), self._settings)
-        asked = Asked(
-            body,
-            understand,
-            writer.encode,
-            _timeout(headers.get(b"x-timeout-ms")),
-            partial(_gone, receive),
-        )
-        content = await self._executor.answer(asked)
-        media_type, length = writer.media_type.encode(), str(len(content)).encode()
-        await send(
-            {
-                "type": "http.response.start",
-                "status": 200,
-                "headers": [(b"content-type", media_type), (b"content-length", length)],
-            }
-        )
-        await send({"type": "http.response.body", "body": content})
+        timeout = _timeout(headers.get(b"x-timeout-ms"))
+        content = await self._executor.answer(Asked(body, understand, writer.encode, timeout, partial(_gone, receive)))
+        return writer.media_type.encode(), content
+
+
+async def _send(send: Send, media_type: bytes, content: bytes) -> None:
+    headers = [(b"content-type", media_type), (b"content-length", b"%d" % len(content))]
+    await send({"type": "http.response.start", "status": 200, "headers": headers})
+    await send({"type": "http.response.body", "body": content})
 
 
 def routes(jobs: Jobs, executor: Executor, settings: Settings) -> list[Route]:
@@ -87,7 +82,7 @@ class HotPaths:
 
     def __init__(self, app: ASGIApp, hot: list[Route], metrics: Metrics) -> None:
         self._app, self._metrics = app, metrics
-        self._endpoints = {route.path: route.app for route in hot}
+        self._endpoints = {route.path: cast(Compute, route.endpoint) for route in hot}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         template = _template(scope["path"]) if scope["type"] == "http" and scope["method"] == "POST" else None
@@ -95,24 +90,19 @@ class HotPaths:
         if endpoint is None or template is None:
             await self._app(scope, receive, send)
             return
-        began, status, started = time.perf_counter(), 500, False
-
-        async def noting(message: Any) -> None:
-            nonlocal started
-            started = True
-            await send(message)
-
+        began, status = time.perf_counter(), 500
         self._metrics.active.inc()
         try:
-            await endpoint(scope, receive, noting)
+            media_type, content = await endpoint.answer(scope, receive)
             status = 200
+            await _send(send, media_type, content)
         except Exception as error:
+            if status == 200:  # the answer has begun
+                raise
             answer = problem_of(error).response()  # and no name for it: its traceback knows this call, and its arrays
             status = answer.status_code
             if status == 500:
                 log.exception("POST %s failed", scope["path"])
-            if started:
-                raise
             await answer(scope, receive, send)
         finally:
             self._metrics.active.dec()
