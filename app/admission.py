@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import time
 from collections.abc import Callable
 
 from app.problems import Problem
@@ -11,6 +12,8 @@ from app.work import Job
 
 #: Seconds after which to try again, at most, whatever the queue looks like.
 MOST_RETRY = 60
+#: For how long a backlog is taken to be what it was.
+KNOWN_SECONDS = 0.02
 
 
 class Admission:
@@ -18,7 +21,8 @@ class Admission:
 
     def __init__(self, settings: Settings, backlog: Callable[[], float]) -> None:
         """`backlog` tells about how many seconds of work wait."""
-        self._settings, self.backlog = settings, backlog
+        self._settings, self._backlog = settings, backlog
+        self._known = (-math.inf, 0.0)  # when the backlog was asked for, and what it was
         self.requests = self.rows = self.nbytes = 0
         self.draining = False
 
@@ -48,11 +52,18 @@ class Admission:
         # all rows move on alike: of a longer run, no more comes before this one's end than it has steps itself
         before = job.to_compute * self.rows / max(1, job.rows)
         if before + job.to_compute > seconds_left:
-            before = min(before, self.backlog())
+            before = min(before, self._backlog())
             if before and before + job.to_compute > seconds_left:
                 said = f"about {before:.1f} s of work come before this run, which must be done in {seconds_left:.1f} s"
                 raise self._problem(said, "try again later, or allow it more time (timeout_ms)")
         return Counted(self, 0, job.rows, job.nbytes)
+
+    def backlog(self) -> float:
+        """About how many seconds of work wait, counted anew now and then only: all who are turned away ask."""
+        now = time.monotonic()
+        if now > self._known[0] + KNOWN_SECONDS:
+            self._known = now, self._backlog()
+        return self._known[1]
 
     def _full(self, said: str, limit: str) -> Problem:
         allowed = getattr(self._settings, limit)

@@ -1,10 +1,15 @@
-"""Connections whose clients do not keep up are cut, where uvicorn would keep them, and an unread answer, for ever."""
+"""uvicorn's connections, but for two things.
+
+Those whose clients do not keep up are cut, where uvicorn would keep them, and an unread answer, for ever. And the head
+of an answer waits for the body, to leave with it: a call of the system less, which is a tenth of a small request.
+"""
 
 from __future__ import annotations
 
 import asyncio
 from contextlib import suppress
 from struct import unpack
+from typing import Any
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
@@ -29,7 +34,7 @@ class Connection(HttpToolsProtocol):
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Begins to look, now and then: nothing is done for a request."""
-        super().connection_made(transport)
+        super().connection_made(_Together(transport, self.loop))  # type: ignore[arg-type]
         self._timer = self.loop.call_later(self.seconds / LOOKS, self._look)
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -49,6 +54,40 @@ class Connection(HttpToolsProtocol):
             self.transport.abort()
         else:
             self._timer = self.loop.call_later(self.seconds / LOOKS, self._look)
+
+
+class _Together:
+    """A transport that sends the head of an answer with what follows it, at the latest at the loop's next turn."""
+
+    def __init__(self, transport: asyncio.Transport, loop: asyncio.AbstractEventLoop) -> None:
+        self._transport, self._loop = transport, loop
+        self._head: bytes | None = None
+
+    def __getattr__(self, name: str) -> Any:
+        found = getattr(self._transport, name)
+        setattr(self, name, found)  # the next time, it is found at once
+        return found
+
+    def write(self, data: bytes) -> None:
+        """Holds a head back; sends all else, behind a head that was held."""
+        if self._head is not None:
+            head, self._head = self._head, None
+            self._transport.writelines((head, data))
+        elif data.startswith(b"HTTP/1.1 ") and data.endswith(b"\r\n\r\n"):
+            self._head = data
+            self._loop.call_soon(self._flush)
+        else:
+            self._transport.write(data)
+
+    def close(self) -> None:
+        """Closes, once all is sent."""
+        self._flush()
+        self._transport.close()
+
+    def _flush(self) -> None:
+        if self._head is not None:
+            head, self._head = self._head, None
+            self._transport.write(head)
 
 
 def _unread(transport: asyncio.Transport) -> int:

@@ -7,6 +7,7 @@ import threading
 import time
 from collections.abc import Awaitable, Callable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
 from functools import partial
 from typing import Any, NamedTuple, TypeVar
 
@@ -17,13 +18,21 @@ from app.lane import Lane, too_late
 from app.problems import Problem
 from app.scheduler import Scheduler
 from app.settings import Settings
+from app.turns import Turns
 from app.work import Job, Work
 
 #: A body up to this size, and work up to this long, cost less on the event loop than a change of threads and back.
 INLINE_BYTES, INLINE_SECONDS = 256 << 10, 0.5e-3
 
+#: Seconds that a byte of a body takes to be read as JSON.
+PER_BYTE = 8e-9
+
 #: Work up to this long takes less than to let it wait for a tick, even one that it would share.
 TINY_SECONDS = 40e-6
+
+#: A run up to this long is computed on the event loop where no other is under way: to hand it to a thread and back
+#: takes a tenth of that.
+ALONE_SECONDS = 1.5e-3
 
 #: A strand that takes longer than this and cannot be split into ticks would keep all others waiting in the lane.
 WHOLE_SECONDS = 10e-3
@@ -34,14 +43,18 @@ IMPORTS = 2
 #: How long a request may wait before it is watched whether its client is still there, and then how often it is looked
 #: whether its deadline has passed: most are answered before.
 WATCH_SECONDS = 0.05
+#: How many more clients are watched after a look, those first that wait longest: each costs as much as a small run, and
+#: where hundreds wait, hardly any of them leaves.
+WATCHED_A_LOOK = 16
 
 _Result = TypeVar("_Result")
 
 
-class Asked(NamedTuple):
+@dataclass(slots=True)
+class Asked:
     """A request as it came: its body, how to read it and write the answer, and how to learn that its client left."""
 
-    body: bytes
+    body: bytes  # until it is understood; of many requests that wait, what they no longer need would fill the caches
     understand: Callable[[bytes], Job]
     encode: Callable[[Mapping[str, Any]], bytes]
     timeout: float | None = None  # seconds, as a header says
@@ -58,7 +71,7 @@ class Executor:
         self._settings = settings
         self.lane = Lane(Scheduler(most_steps=settings.tick_steps or None))
         self.admission = Admission(settings, self.lane.backlog)
-        self._watcher = _Watcher()
+        self._watcher, self._turns = _Watcher(), Turns()
         self._lock = threading.Lock()
         self._running = 0  # jobs in threads of the pools
         self._pool = self._short = self._aside = ThreadPoolExecutor(1)
@@ -68,7 +81,7 @@ class Executor:
         self._pool = ThreadPoolExecutor(self._settings.threads, thread_name_prefix="compute")
         self._short = ThreadPoolExecutor(self._settings.threads, thread_name_prefix="short")
         self._aside = ThreadPoolExecutor(IMPORTS, thread_name_prefix="import")
-        self.admission.draining, self._watcher = False, _Watcher()
+        self.admission.draining, self._watcher, self._turns = False, _Watcher(), Turns()
         self.lane.start()
 
     @property
@@ -81,34 +94,55 @@ class Executor:
         allowed, arrived = self._settings.timeout_ms / 1000, time.monotonic()
         deadline = arrived + (allowed if asked.timeout is None else min(allowed, asked.timeout))
         with self.admission.request():
-            if len(asked.body) > INLINE_BYTES:
-                understand = partial(asked.understand, asked.body)
-                job = await self._waited_for(self._short, understand, asked, deadline)
+            size = len(asked.body)
+            if size > INLINE_BYTES:
+                job = await self._waited_for(self._short, partial(_understood, asked), asked, deadline)
             else:
-                job = asked.understand(asked.body)
+                await self._turn(size * PER_BYTE)
+                job = _understood(asked)
             if job.timeout is not None:
                 deadline = min(deadline, arrived + job.timeout)
+            to_compute, to_answer = job.to_compute, job.to_answer
             with self.admission.job(job, deadline - time.monotonic()):
-                return await self._compute(asked, job, deadline)
+                if job.to_begin > INLINE_SECONDS:
+                    work = await self._waited_for(self._short, job.begin, asked, deadline)
+                else:
+                    work = job.begin()
+                del job  # and what it knows
+                return await self._compute(asked, work, to_compute, to_answer, deadline)
 
-    async def _compute(self, asked: Asked, job: Job, deadline: float) -> bytes:
-        if job.to_begin > INLINE_SECONDS:
-            work = await self._waited_for(self._short, job.begin, asked, deadline)
-        else:
-            work = job.begin()
-        in_ticks = bool(work.strands) and (work.splits or job.to_compute <= WHOLE_SECONDS * len(work.strands))
-        in_ticks = in_ticks and job.to_compute > TINY_SECONDS
-        if in_ticks:
+    async def _compute(self, asked: Asked, work: Work, to_compute: float, to_answer: float, deadline: float) -> bytes:
+        """The seconds are what it takes to compute all of it, and to write the answer."""
+        in_ticks = bool(work.strands) and (work.splits or to_compute <= WHOLE_SECONDS * len(work.strands))
+        if in_ticks and (to_compute <= TINY_SECONDS or (to_compute <= ALONE_SECONDS and await self._is_alone())):
+            work.unroll()
+        elif in_ticks:
             await self._unroll(work, asked, deadline)
-        to_compute = 0.0 if in_ticks and not work.failed else job.to_compute
+        left = 0.0 if in_ticks and not work.failed else to_compute
 
         def finish() -> bytes:
             return asked.encode(work.answer() if in_ticks else work.run())
 
-        if to_compute + job.to_answer > INLINE_SECONDS or work.failed:
-            pool = self._pool if to_compute > INLINE_SECONDS else self._short
+        if left + to_answer > INLINE_SECONDS or work.failed:
+            pool = self._pool if left > INLINE_SECONDS else self._short
             return await self._waited_for(pool, finish, asked, deadline)
+        await self._turn(left + to_answer, finishes=True)
         return finish()
+
+    async def _is_alone(self) -> bool:
+        """Whether no other request is under way, those included that have come in together with this one."""
+        try:
+            if self.admission.requests == 1:
+                await asyncio.sleep(0)
+        except asyncio.CancelledError:  # by the server, when it stops
+            raise _stopped() from None
+        return self.admission.requests == 1
+
+    async def _turn(self, seconds: float, *, finishes: bool = False) -> None:
+        try:
+            await self._turns.take(seconds, finishes=finishes)
+        except asyncio.CancelledError:  # by the server, when it stops
+            raise _stopped() from None
 
     async def _unroll(self, work: Work, asked: Asked, deadline: float) -> None:
         waiting = self.lane.add(work, deadline)
@@ -171,6 +205,11 @@ class Executor:
             pool.shutdown(wait=False, cancel_futures=True)
 
 
+def _understood(asked: Asked) -> Job:
+    body, asked.body = asked.body, b""
+    return asked.understand(body)
+
+
 class _Wait(NamedTuple):
     """Since when a request waits, until when, and how to learn that its client left."""
 
@@ -210,12 +249,13 @@ class _Watcher:
         return self._why.get(done) or _stopped()
 
     def _look(self) -> None:
-        now = time.monotonic()
+        now, more = time.monotonic(), WATCHED_A_LOOK
         for done, wait in self._waits.items():
             if wait.deadline <= now:
                 self._cancel(done, too_late())
-            elif wait.gone is not None and wait.since <= now - WATCH_SECONDS and done not in self._watching:
+            elif more and wait.gone is not None and wait.since <= now - WATCH_SECONDS and done not in self._watching:
                 self._watching[done] = asyncio.create_task(self._wait(done, wait.gone))
+                more -= 1
         self._timer = asyncio.get_running_loop().call_later(WATCH_SECONDS, self._look) if self._waits else None
 
     async def _wait(self, done: asyncio.Future[Any], gone: Callable[[], Awaitable[Any]]) -> None:

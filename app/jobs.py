@@ -89,6 +89,9 @@ class Jobs:
                     pads="outputs" in returned,
                 )
 
+            if unrolling is not None:
+                inputs = unrolling.inputs  # the kernels' own copy is all that is kept
+
             def at_once() -> Answer:
                 real = np.full(batch_size, max_time) if lengths is None else lengths
                 packing = Packing(check_lengths(real, batch_size, max_time), max_time)

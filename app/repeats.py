@@ -12,7 +12,7 @@ from typing import Any
 
 from app.codecs import json, quick_json
 from app.codecs.arrays import Ragged
-from app.work import Job
+from app.work import Job, Work
 
 #: Requests that are remembered, and bytes that their words may have: there are never many kinds of small ones.
 MOST, MOST_BYTES = 256, 2048
@@ -56,9 +56,14 @@ class Repeats:
         state = fields.get("initial_state", fields.get("state"))
         places = [_places(part, arrays, used) for part in (fields.get("inputs"), fields.get("lengths"), state)]
         if len(used) == len(arrays):
-            self._known[key] = job, places
+            self._known[key] = job.of(_over), places
             while len(self._known) > MOST:
                 self._known.popitem(last=False)
+
+
+def _over() -> Work:
+    """In place of what would begin a request that is remembered, and keep its inputs."""
+    raise AssertionError("a request is remembered for those like it, not to be computed again")
 
 
 def _kind(array: Any) -> tuple[Any, ...]:

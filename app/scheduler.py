@@ -5,7 +5,7 @@ a tick, which takes up to K steps of every entry in it. Between ticks entries jo
 waits for the end of a long one. What the rules promise:
 
 - The tick's budget. K is as large as fits into `TICK_SECONDS`, by the entries' own estimates, corrected by how long the
-  group's ticks did take; at least 1. As many entries share the tick as fit with one step each.
+  group's ticks did take; at least 1. As many entries share the tick as fit with one step each, up to `MOST_ENTRIES`.
 - Nobody starves. An entry that has had no step yet goes before those that have; yet each tick takes at least one of
   those too, and they take turns. Of a large request only the first entry counts as one that has had none. Groups take
   turns by the seconds that they were served; one that had nothing to do gains nothing by it, and loses nothing. One
@@ -26,6 +26,9 @@ from weakref import WeakKeyDictionary
 
 #: What a tick should take: some twenty times what it costs to begin one, and little enough to wait for.
 TICK_SECONDS = 0.004
+#: Entries in a tick at most: more are computed hardly faster, and each takes some microseconds of Python a tick, which
+#: fewer and longer ticks save. Whoever has to wait for a tick takes more steps in the next.
+MOST_ENTRIES = 32
 #: How far one tick's surprise changes what is expected of the next.
 LEARNING = 0.25
 #: A group's real costs, in terms of the estimate, are believed to be within these.
@@ -140,7 +143,7 @@ class Scheduler:
         work = sum([entry.seconds * (entry.steps if whole else 1) for entry in entries])
         steps = max([entry.steps for entry in entries]) if whole else 1
         for line in (group.fresh, group.begun):
-            while line:
+            while line and len(entries) < MOST_ENTRIES:
                 entry = line[0]
                 least = entry.steps if whole else 1
                 more, longer = work + entry.seconds * least, steps if steps > least else least

@@ -47,7 +47,7 @@ class Settings(BaseSettings):
     timeout_ms: int = Field(
         60_000, ge=1, description="longest that a run may take, and what it may take where the request does not say"
     )
-    queue_requests: int = Field(256, ge=1, description="most runs under way, waiting ones included; 429 for more")
+    queue_requests: int = Field(128, ge=1, description="most runs under way, waiting ones included; 429 for more")
     queue_rows: int = Field(16_384, ge=1, description="most rows of runs under way; 429 for more")
     queue_bytes: int = Field(2048 * MIB, ge=1, description="most memory of runs under way; 429 for more")
     tick_steps: int = Field(

@@ -51,11 +51,15 @@ class Work:
 
     def run(self) -> Answer:
         """Computes all of it here and now."""
+        self.unroll()
+        return self.answer()
+
+    def unroll(self) -> None:
+        """Computes all steps of all strands here and now."""
         for strand in self.strands:
             if not advance([strand], strand.left, self.multiplications):
                 self.failed = True
                 break
-        return self.answer()
 
 
 @dataclass(slots=True)

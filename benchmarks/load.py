@@ -35,7 +35,7 @@ from benchmarks.serving.arrivals import Answers, capacity, poisson, sent
 from benchmarks.serving.client import Pool
 from benchmarks.serving.mixes import MIXES, NET, Mix, Requests
 from benchmarks.serving.process import NotServing, Running, cores
-from benchmarks.serving.services import LITSERVE, OURS, Service, available
+from benchmarks.serving.services import LITSERVE, LITSERVE_UNROLLED, OURS, Service, available
 from benchmarks.serving.workloads import written
 
 WHOLE = replace(
@@ -229,7 +229,7 @@ def on_last_core() -> Iterator[None]:
 def parsed() -> argparse.Namespace:
     """The command line."""
     also = {WHOLE.name: WHOLE}
-    parser = options.parser(__doc__, [OURS.name, WHOLE.name, LITSERVE.name], also)
+    parser = options.parser(__doc__, [OURS.name, WHOLE.name, LITSERVE.name, LITSERVE_UNROLLED.name], also)
     parser.add_argument("mode", nargs="?", choices=["latency", "overload"], default="latency")
     parser.add_argument("--mixes", type=options.names(MIXES, "mix"), default=list(MIXES.values()), metavar="NAME,…")
     parser.add_argument("--rates", type=options.numbers(float), metavar="SHARE,…", help="of the capacity")

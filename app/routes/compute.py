@@ -55,10 +55,14 @@ class Compute:
             understand = partial(self._repeats.job, with_model=with_model, model=model)
         else:
             understand = partial(_understood, self._understand, reader, with_model)
-        body = await whole(receive, headers.get(b"content-length", ""), self._settings)
-        timeout = _timeout(headers.get(b"x-timeout-ms"))
-        content = await self._executor.answer(Asked(body, understand, writer.encode, timeout, partial(_gone, receive)))
-        return writer.media_type.encode(), content
+        asked = Asked(
+            await whole(receive, headers.get(b"content-length", ""), self._settings),
+            understand,
+            writer.encode,
+            _timeout(headers.get(b"x-timeout-ms")),
+            partial(_gone, receive),
+        )
+        return writer.media_type.encode(), await self._executor.answer(asked)
 
 
 async def _send(send: Send, media_type: bytes, content: bytes) -> None:

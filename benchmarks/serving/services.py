@@ -82,6 +82,13 @@ LITSERVE = Service(
     ("benchmarks.peers.litserve_torch", "{port}"),
     health="/health",
 )
+LITSERVE_UNROLLED = Service(
+    "litserve-unrolled",
+    "LitServe, this project's kernels, padded batches",
+    ("litserve", "orjson", "llvmlite", "safetensors"),
+    ("benchmarks.peers.litserve_unrolled", "{port}"),
+    health="/health",
+)
 MLSERVER = Service(
     "mlserver",
     "MLServer, PyTorch, padded batches",
@@ -101,6 +108,7 @@ SERVICES = {
         _uvicorn("fastapi_torch", "FastAPI, pydantic, PyTorch, as most write it", "torch", "safetensors"),
         _uvicorn("fastapi_torch_tuned", "FastAPI, orjson, PyTorch, tuned", "orjson", "torch", "safetensors"),
         LITSERVE,
+        LITSERVE_UNROLLED,
         MLSERVER,
     )
 }

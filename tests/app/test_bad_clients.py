@@ -141,6 +141,27 @@ def test_who_waits_for_a_run_longer_than_that_is_not_cut(server):
         assert status(answer_on(connection)) == 504
 
 
+# -- who is turned away ------------------------------------------------------------------------------------------------
+
+
+def test_who_is_turned_away_is_told_so_before_the_body_comes_and_the_connection_stays(start):
+    server = start(threads=2, queue_requests=1)
+    with asked(server, DEEP) as under_way, connected(server) as connection:
+        until(lambda: gauge(server, "unrolled_queue_requests") == 1, "one is under way")
+        connection.sendall(head(len(BODY)))
+        answer = answer_on(connection)
+        assert status(answer) == 429
+        assert b"UNROLLED_QUEUE_REQUESTS" in answer
+        assert b"retry-after: " in answer.lower()
+        connection.sendall(BODY + head(len(BODY)) + BODY)  # nobody needs the first; the second is turned away as well
+        assert status(answer_on(connection)) == 429
+        under_way.close()
+        until(lambda: gauge(server, "unrolled_queue_requests") == 0, "it has left")
+        connection.sendall(head(len(BODY)) + BODY)
+        assert status(answer_on(connection)) == 200
+    server.stop()
+
+
 # -- who does not read -------------------------------------------------------------------------------------------------
 
 

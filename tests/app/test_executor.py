@@ -10,11 +10,25 @@ import numpy as np
 import pytest
 from starlette.requests import ClientDisconnect
 
-from app.executor import INLINE_BYTES, INLINE_SECONDS, WHOLE_SECONDS, Asked, Executor
+from app.codecs import DEFAULT
+from app.executor import (
+    ALONE_SECONDS,
+    INLINE_BYTES,
+    INLINE_SECONDS,
+    TINY_SECONDS,
+    WATCHED_A_LOOK,
+    WHOLE_SECONDS,
+    Asked,
+    Executor,
+)
+from app.jobs import Jobs
+from app.lane import Lane
 from app.problems import Problem
+from app.registry import Registry
 from app.settings import Settings
 from app.work import Job, Work
 from rnn_engine import Network
+from tests.app.test_deadlines import in_ticks
 
 PATIENCE = 60  # seconds, after which something is wrong
 LARGE = bytes(INLINE_BYTES + 1)
@@ -94,6 +108,40 @@ def test_what_is_short_does_not_wait_for_whole_runs():
     asyncio.run(main())
 
 
+@in_ticks
+@pytest.mark.parametrize(
+    ("time_steps", "together", "in_ticks"), [(20, 3, 0), (90, 1, 0), (90, 3, 3), (8000, 1, 1)], ids=str
+)
+def test_what_waits_for_ticks_is_neither_tiny_nor_short_and_alone(monkeypatch, time_steps, together, in_ticks):
+    lanes, add = [], Lane.add
+
+    def adding(*given):
+        lanes.append(given)
+        return add(*given)
+
+    monkeypatch.setattr(Lane, "add", adding)
+
+    async def main():
+        jobs = Jobs(Settings(), Registry(Settings()))
+        fields = {"cell": "lstm", "num_units": 2, "inputs": np.ones((1, time_steps, 4))}
+        async with running() as executor:
+
+            async def answered():
+                job = jobs.unroll(fields)
+                assert (job.to_compute > TINY_SECONDS, job.to_compute > ALONE_SECONDS) == (
+                    time_steps > 20,
+                    time_steps > 90,
+                )
+                return await executor.answer(Asked(b"", lambda _: job, DEFAULT.encode))
+
+            answers = await asyncio.gather(*(answered() for _ in range(together)))
+            assert len(set(answers)) == 1
+        assert len(lanes) == in_ticks
+        assert answers[0] == DEFAULT.encode(jobs.unroll(fields).run())
+
+    asyncio.run(main())
+
+
 # -- late, or gone -----------------------------------------------------------------------------------------------------
 
 
@@ -155,6 +203,45 @@ def test_what_waits_for_a_thread_is_not_begun_once_it_is_late_or_its_client_has_
     asyncio.run(main())
     assert not late.begun.is_set()
     assert not left.begun.is_set()
+
+
+def test_of_many_that_wait_all_are_watched_in_time_those_first_that_came_first():
+    first, left = Blocked(), []
+
+    async def main():
+        async with running(threads=1) as executor:
+            running_ = asyncio.create_task(executor.answer(asked(whole(first))))
+            await until(first.begun.is_set)
+
+            def gone(k):
+                async def leaves():
+                    left.append(k)
+
+                return leaves
+
+            many = 3 * WATCHED_A_LOOK
+            waits = [executor.answer(asked(whole(Blocked()), gone=gone(k))) for k in range(many)]
+            ends = await asyncio.gather(*waits, return_exceptions=True)
+            assert [type(end) for end in ends] == [ClientDisconnect] * many
+            assert left == list(range(many))
+            first.go_on.set()
+            await running_
+
+    asyncio.run(main())
+
+
+def test_who_waits_for_a_turn_when_the_service_stops_is_told_so_with_a_503():
+    async def main():
+        async with running() as executor:
+            requests = [asked(whole(lambda: b"", 0.0), bytes(INLINE_BYTES)) for _ in range(40)]
+            waits = [asyncio.create_task(executor.answer(request)) for request in requests]
+            await asyncio.sleep(0)
+            waits[-1].cancel()
+            ends = await asyncio.gather(*waits, return_exceptions=True)
+            assert ends[:-1] == [b"answer "] * 39
+            assert ends[-1].status == 503
+
+    asyncio.run(main())
 
 
 def test_a_deadline_that_has_passed_begins_nothing():

@@ -15,7 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from app.scheduler import LEARNING, LEAST_PACE, MOST_PACE, Entry, Scheduler
+from app.scheduler import LEARNING, LEAST_PACE, MOST_ENTRIES, MOST_PACE, Entry, Scheduler
 
 MS = 0.001
 ROUNDING = 1 + 1e-9
@@ -54,6 +54,15 @@ def test_a_long_entry_runs_as_many_steps_at_a_time_as_fit_into_the_budget_in_equ
     entry = added(scheduler, Weights(), steps=10, seconds=1 * MS)
     assert [(tick.steps, entry.steps) for tick in ticks(scheduler)] == [(3, 10), (3, 7), (2, 4), (2, 2)]
     assert entry.steps == 0
+
+
+def test_of_many_entries_some_take_more_steps_at_a_time_and_then_the_others():
+    scheduler, weights = Scheduler(tick_seconds=100 * MS), Weights()
+    entries = [added(scheduler, weights, steps=10, seconds=1 * MS) for _ in range(2 * MOST_ENTRIES)]
+    seen = [(tick.entries, tick.steps) for tick in ticks(scheduler, 4)]
+    assert [len(shared) for shared, _ in seen] == [MOST_ENTRIES] * 4
+    assert {id(entry) for shared, _ in seen[:3] for entry in shared} == set(map(id, entries))
+    assert all(steps == 100 // MOST_ENTRIES for _, steps in seen)
 
 
 def test_what_fits_into_the_budget_runs_in_one_tick():
