@@ -45,9 +45,7 @@ def serve(**flags: str | None) -> None:
     Every flag can be given by environment too.
     """
     settings = settings_of({name: value for name, value in flags.items() if value is not None})
-    import uvicorn  # here, so that --help is quick
-
-    from app.connections import patient_for
+    from app.connections import listen  # here, so that --help is quick
     from app.main import create_app
 
     logging.basicConfig(level=settings.log_level.upper(), format="%(asctime)s %(levelname)s %(name)s: %(message)s")
@@ -58,16 +56,7 @@ def serve(**flags: str | None) -> None:
     # uvicorn stops gracefully at SIGTERM, then raises it again: a stop that was asked for is no failure
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     try:
-        uvicorn.run(
-            app,
-            host=settings.host,
-            port=settings.port,
-            log_level=settings.log_level,
-            access_log=False,
-            server_header=False,
-            http=patient_for(settings.body_seconds),
-            timeout_graceful_shutdown=settings.grace_seconds,
-        )
+        listen(app, settings)
     finally:
         if app.state.executor.running:  # the grace is over; Python would wait for its threads, however long they take
             logging.shutdown()

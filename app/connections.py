@@ -1,17 +1,25 @@
-"""uvicorn's connections, but for two things.
+"""uvicorn, but for three things.
 
-Those whose clients do not keep up are cut, where uvicorn would keep them, and an unread answer, for ever. And the head
-of an answer waits for the body, to leave with it: a call of the system less, which is a tenth of a small request.
+Connections whose clients do not keep up are cut, where uvicorn would keep them, and an unread answer, for ever. The
+head of an answer waits for the body, to leave with it: a call of the system less, a tenth of a small request. And of
+new connections several are accepted in a turn of the loop, where libuv takes one: with hundreds at once, while turns
+are full of work, the last would wait for seconds.
 """
 
 from __future__ import annotations
 
 import asyncio
+import os
+import socket
+import sys
 from contextlib import suppress
 from struct import unpack
 from typing import Any
 
+import uvicorn
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+
+from app.settings import Settings
 
 #: Asks the system how many bytes of a connection it has not sent, or not heard of; not all of them tell.
 OUT_QUEUE: int | None = None
@@ -19,6 +27,9 @@ OUT_QUEUE: int | None = None
 with suppress(ImportError):
     from fcntl import ioctl
     from termios import TIOCOUTQ as OUT_QUEUE
+
+#: New connections that are accepted in a turn of the loop.
+ACCEPTED = 8
 
 #: How many times in a row nothing may have moved. More looks tell a slow reader from one that reads nothing.
 LOOKS = 4
@@ -103,3 +114,45 @@ def _unread(transport: asyncio.Transport) -> int:
 def patient_for(seconds: float) -> type[Connection]:
     """The protocol that waits so long for its clients."""
     return type("Connection", (Connection,), {"seconds": seconds})
+
+
+class _Server(uvicorn.Server):
+    """Listens on each socket as often as connections are to be accepted in a turn."""
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        loop, config = asyncio.get_running_loop(), self.config
+        if self.should_exit or isinstance(loop, asyncio.BaseEventLoop):  # Python's own accepts all that wait
+            return
+
+        def connection() -> asyncio.Protocol:
+            protocol: Any = config.http_protocol_class
+            made: asyncio.Protocol = protocol(
+                config=config, server_state=self.server_state, app_state=self.lifespan.state
+            )
+            return made
+
+        listening = [one.fileno() for server in self.servers for one in server.sockets]
+        for descriptor in listening:
+            for _ in range(ACCEPTED - 1):
+                again = socket.socket(fileno=os.dup(descriptor))
+                self.servers.append(await loop.create_server(connection, sock=again, backlog=config.backlog))
+
+
+def listen(app: Any, settings: Settings) -> None:
+    """Serves until a signal says to stop. Exits where it cannot start."""
+    config = uvicorn.Config(
+        app,
+        host=settings.host,
+        port=settings.port,
+        log_level=settings.log_level,
+        access_log=False,
+        server_header=False,
+        http=patient_for(settings.body_seconds),
+        timeout_graceful_shutdown=settings.grace_seconds,
+    )
+    server = _Server(config)
+    with suppress(KeyboardInterrupt):
+        server.run()
+    if not server.started:
+        sys.exit(3)  # as uvicorn does

@@ -24,8 +24,8 @@ from app.work import Job, Work
 #: A body up to this size, and work up to this long, cost less on the event loop than a change of threads and back.
 INLINE_BYTES, INLINE_SECONDS = 256 << 10, 0.5e-3
 
-#: Seconds that a byte of a body takes to be read as JSON.
-PER_BYTE = 8e-9
+#: Seconds of the event loop that a request takes at least, and each byte of its body, to be read as JSON.
+PER_REQUEST, PER_BYTE = 100e-6, 8e-9
 
 #: Work up to this long takes less than to let it wait for a tick, even one that it would share.
 TINY_SECONDS = 40e-6
@@ -98,7 +98,7 @@ class Executor:
             if size > INLINE_BYTES:
                 job = await self._waited_for(self._short, partial(_understood, asked), asked, deadline)
             else:
-                await self._turn(size * PER_BYTE)
+                await self._turn(PER_REQUEST + size * PER_BYTE)
                 job = _understood(asked)
             if job.timeout is not None:
                 deadline = min(deadline, arrived + job.timeout)

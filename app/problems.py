@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Mapping, Sequence
+from functools import lru_cache
 from http import HTTPStatus
 from typing import Any
 
@@ -49,17 +50,22 @@ class Problem(Exception):
 
     def response(self) -> Response:
         """The answer: `type`, `title`, `status`, `detail`, `errors`; `error` for clients that read only that."""
-        content: dict[str, Any] = {
-            "type": "about:blank",
-            "title": HTTPStatus(self.status).phrase,
-            "status": self.status,
-            "detail": self.detail,
-            "error": self.detail,
-        }
-        if self.faults:
-            content["errors"] = [{"pointer": pointer(where), "detail": detail} for where, detail in self.faults]
-        body = orjson.dumps(_encodable(content))
-        return Response(body, self.status, self.headers, media_type=MEDIA_TYPE)
+        faults = tuple([(pointer(where), detail) for where, detail in self.faults])
+        return Response(_body(self.status, self.detail, faults), self.status, self.headers, media_type=MEDIA_TYPE)
+
+
+@lru_cache(maxsize=64)  # who is turned away from a full queue is told the same as the one before
+def _body(status: int, detail: str, faults: tuple[tuple[str, str], ...]) -> bytes:
+    content: dict[str, Any] = {
+        "type": "about:blank",
+        "title": HTTPStatus(status).phrase,
+        "status": status,
+        "detail": detail,
+        "error": detail,
+    }
+    if faults:
+        content["errors"] = [{"pointer": where, "detail": said} for where, said in faults]
+    return orjson.dumps(_encodable(content))
 
 
 def pointer(where: Sequence[str | int]) -> str:

@@ -11,7 +11,7 @@ import asyncio
 from collections import deque
 
 #: Seconds of work in a turn, after which what is left waits for the next.
-TURN_SECONDS = 2e-3
+TURN_SECONDS = 4e-3
 
 _Waiting = deque[tuple[asyncio.Future[None], float]]
 

@@ -20,6 +20,7 @@ import argparse
 import asyncio
 import json
 import os
+import signal
 import sys
 import tempfile
 from collections.abc import Awaitable, Callable, Iterator
@@ -33,7 +34,7 @@ import numpy as np
 from benchmarks.serving import options, watch
 from benchmarks.serving.arrivals import Answers, capacity, poisson, sent
 from benchmarks.serving.client import Pool
-from benchmarks.serving.mixes import MIXES, NET, Mix, Requests
+from benchmarks.serving.mixes import CURVES, MIXES, Mix, Requests
 from benchmarks.serving.process import NotServing, Running, cores
 from benchmarks.serving.services import LITSERVE, LITSERVE_UNROLLED, OURS, Service, available
 from benchmarks.serving.workloads import written
@@ -183,8 +184,8 @@ def measure_all(chosen: argparse.Namespace, services: list[Service], measure: Me
     """Service by service, mix by mix."""
     figures = []
     with tempfile.TemporaryDirectory() as name:
-        files = written(NET.weights(), Path(name))
         for mix in chosen.mixes:
+            files = written(mix.workload.weights(), Path(name) / mix.name)
             for service in services:
                 print(f"\n{service.name} ({service.told}), {mix.name}")
                 requests = mix.requests(service)
@@ -231,7 +232,7 @@ def parsed() -> argparse.Namespace:
     also = {WHOLE.name: WHOLE}
     parser = options.parser(__doc__, [OURS.name, WHOLE.name, LITSERVE.name, LITSERVE_UNROLLED.name], also)
     parser.add_argument("mode", nargs="?", choices=["latency", "overload"], default="latency")
-    parser.add_argument("--mixes", type=options.names(MIXES, "mix"), default=list(MIXES.values()), metavar="NAME,…")
+    parser.add_argument("--mixes", type=options.names(MIXES, "mix"), default=list(CURVES.values()), metavar="NAME,…")
     parser.add_argument("--rates", type=options.numbers(float), metavar="SHARE,…", help="of the capacity")
     parser.add_argument("--seconds", type=float, help="of each rate; 10, and 60 of overload")
     parser.add_argument("--capacity", type=float, help="requests a second, for all services, instead of what each has")
@@ -246,6 +247,7 @@ def parsed() -> argparse.Namespace:
 def main() -> None:
     """Measures, keeps."""
     chosen = parsed()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # not without ending the services
     sys.setswitchinterval(SWITCH_SECONDS)
     services = available(chosen.services, chosen.python)
     figures = measure_all(chosen, services, overload if chosen.mode == "overload" else latencies)

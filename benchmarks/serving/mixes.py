@@ -8,10 +8,8 @@ import numpy as np
 
 from benchmarks.serving.client import post
 from benchmarks.serving.services import Service
-from benchmarks.serving.workloads import WORKLOADS
+from benchmarks.serving.workloads import WORKLOADS, Workload
 
-#: The net: 64 features into one layer of 256 units.
-NET = WORKLOADS["e"]
 DIFFERENT = 64  # requests of a kind
 
 
@@ -27,9 +25,10 @@ class Kind:
 
 @dataclass(frozen=True)
 class Mix:
-    """Kinds of requests, of one row each."""
+    """Kinds of requests for a workload's net, of as many rows and features as its own have."""
 
     name: str
+    workload: Workload
     kinds: tuple[Kind, ...]
 
     def requests(self, service: Service) -> Requests:
@@ -39,7 +38,7 @@ class Mix:
         whole, kinds, chances = [], [], []
         for kind in self.kinds:
             for time in random.integers(kind.least, kind.most + 1, DIFFERENT):
-                inputs = random.standard_normal((1, time, NET.features), np.float32)
+                inputs = random.standard_normal((self.workload.batch, time, self.workload.features), np.float32)
                 whole.append(post(service.path, service.body(inputs, longest)))
                 kinds.append(kind.name)
                 chances.append(kind.share / DIFFERENT)
@@ -59,10 +58,18 @@ class Requests:
         return np.random.default_rng(seed).choice(len(self.whole), count, p=self.chances)
 
 
-MIXES = {
+def _of(workload: Workload) -> Mix:
+    """Its own requests."""
+    least = 1 if workload.ragged else workload.time
+    return Mix(workload.name, workload, (Kind(f"{least}…{workload.time}", least, workload.time, 1.0),))
+
+
+#: Those of latency's curve, all of one row into 1×256; then what overload has beside them.
+CURVES = {
     mix.name: mix
     for mix in (
-        Mix("uniform", (Kind("1…100", 1, 100, 1.0),)),
-        Mix("tailed", (Kind("5…20", 5, 20, 0.95), Kind("500…1000", 500, 1000, 0.05))),
+        Mix("uniform", WORKLOADS["e"], (Kind("1…100", 1, 100, 1.0),)),
+        Mix("tailed", WORKLOADS["e"], (Kind("5…20", 5, 20, 0.95), Kind("500…1000", 500, 1000, 0.05))),
     )
 }
+MIXES = CURVES | {name: _of(workload) for name, workload in WORKLOADS.items()}

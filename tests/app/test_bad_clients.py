@@ -4,11 +4,13 @@ import os
 import socket
 import threading
 import time
+from collections import Counter
 from contextlib import ExitStack, suppress
 from pathlib import Path
 
 import pytest
 
+from app.connections import ACCEPTED
 from tests.app.client import problem
 from tests.app.raw import PATIENCE, answer_on, asked, connected, gauge, head, rest, status, until
 from tests.app.test_deadlines import DEEP, SMALL, SOON
@@ -35,13 +37,18 @@ def assert_serves(server):
     assert time.perf_counter() - began < SOON
 
 
+def sockets_of(server):
+    """The process' sockets, each as often as it has it."""
+    found = Counter()
+    for path in Path(f"/proc/{server.process.pid}/fd").iterdir():
+        with suppress(FileNotFoundError):
+            found[os.readlink(path)] += 1
+    return {name: count for name, count in found.items() if name.startswith("socket:")}
+
+
 def connections_of(server):
     """How many the process has open."""
-    folder, found = Path(f"/proc/{server.process.pid}/fd"), 0
-    for path in folder.iterdir():
-        with suppress(FileNotFoundError):
-            found += os.readlink(path).startswith("socket:")
-    return found
+    return sum(sockets_of(server).values())
 
 
 def resident(server):
@@ -216,6 +223,15 @@ def many_files():
 
     yield more
     resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
+@needs_proc
+def test_several_connections_are_accepted_in_a_turn_of_the_loop(server):
+    pytest.importorskip("uvloop")
+    with connected(server) as connection:  # of which it has one each
+        connection.sendall(head(len(BODY)) + BODY)
+        assert status(answer_on(connection)) == 200
+        assert [count for count in sockets_of(server).values() if count > 1] == [ACCEPTED]
 
 
 def test_connections_that_nobody_uses_take_no_room_from_those_that_are_used(start, many_files):
