@@ -148,6 +148,7 @@ def listen(app: Any, settings: Settings) -> None:
         log_level=settings.log_level,
         access_log=False,
         server_header=False,
+        proxy_headers=False,  # nothing here looks at whose a connection is
         http=patient_for(settings.body_seconds),
         timeout_graceful_shutdown=settings.grace_seconds,
     )
