@@ -79,12 +79,12 @@ class _Together:
         setattr(self, name, found)  # the next time, it is found at once
         return found
 
-    def write(self, data: bytes) -> None:
+    def write(self, data: bytes | memoryview) -> None:
         """Holds a head back; sends all else, behind a head that was held."""
         if self._head is not None:
             head, self._head = self._head, None
             self._transport.writelines((head, data))
-        elif data.startswith(b"HTTP/1.1 ") and data.endswith(b"\r\n\r\n"):
+        elif isinstance(data, bytes) and data.startswith(b"HTTP/1.1 ") and data.endswith(b"\r\n\r\n"):
             self._head = data
             self._loop.call_soon(self._flush)
         else:

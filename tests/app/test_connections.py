@@ -80,6 +80,11 @@ def test_pieces_of_a_body_are_sent_as_they_come():
     assert after(*calls, turns=2) == [HEAD + b"4\r\nbody\r\n", b"0\r\n\r\n"]
 
 
+def test_a_body_may_be_views_of_arrays():
+    calls = [("write", HEAD), ("write", memoryview(BODY)), ("write", memoryview(BODY))]
+    assert after(*calls, turns=2) == [HEAD + BODY, BODY]
+
+
 def test_a_head_behind_a_head_is_not_lost():
     """100 Continue, say, or an error of uvicorn's own."""
     assert after(("write", HEAD), ("write", HEAD), ("write", BODY), turns=2) == [HEAD + HEAD, BODY]
