@@ -10,7 +10,7 @@ from weakref import WeakKeyDictionary
 
 import numpy as np
 
-from app import limits
+from app import limits, packed
 from app.codecs.arrays import Constant, Ragged
 from app.problems import Problem, pointer
 from app.registry import Registry
@@ -60,10 +60,11 @@ class Jobs:
         plan = self.registry.plan(request, inputs.shape[-1] or None if inputs.ndim > 1 else None)
         net = plan.net
         starts = None
-        if isinstance(request.inputs, Ragged):
-            batch_size, max_time = len(lengths), int(lengths.max())
+        if request.packed or isinstance(request.inputs, Ragged):
+            batch_size, max_time = len(lengths), int(lengths.max(initial=0))
             limits.check_batch(self.settings, batch_size, max_time, net.input_size)
-            inputs, lengths = net.front.without_masked_ends(net.front.of_rank(inputs, "[sum(lengths)"), lengths)
+            inputs = net.front.of_rank(packed.with_features(inputs, net), "[sum(lengths)")
+            inputs, lengths = net.front.without_masked_ends(inputs, lengths, told=request.packed)
             starts = np.cumsum(lengths) - lengths
         else:
             if inputs.size == 0 and inputs.ndim < 3:  # [] and [[], []] name no features
@@ -86,7 +87,7 @@ class Jobs:
                     time_major=request.time_major,
                     starts=starts,
                     sizes=(batch_size, max_time),
-                    pads="outputs" in returned,
+                    pads="outputs" in returned and not request.packed,
                 )
 
             if unrolling is not None:
@@ -100,9 +101,10 @@ class Jobs:
                 else:
                     batch = PackedBatch.concatenated(inputs, packing)
                 result = ready.forward(batch, state, gates="gates" in returned)
-                return _run_answer(ready, result, returned, request.time_major)
+                return _run_answer(ready, result, returned, lay_out)
 
-            of_unrolled = partial(_unrolled_run, ready, returned, request.time_major)
+            lay_out = packed.layout(request)
+            of_unrolled = partial(_unrolled_run, ready, returned, lay_out)
             return Work(unrolling, ready.passes.work, of_unrolled, at_once)
 
         def again(inputs: Array, lengths: Any, state: Any) -> Job | None:
@@ -163,7 +165,8 @@ class Jobs:
     ) -> Job:
         """Counts what it takes, before any of it is there; `sizes` are real steps, rows, and the longest row's."""
         steps, rows, max_time = sizes
-        numbers, nbytes = self._check_memory(request, net, returned, (steps, rows, rows * max_time))
+        over_time = steps if getattr(request, "packed", False) else rows * max_time
+        numbers, nbytes = self._check_memory(request, net, returned, (steps, rows, over_time))
         drawn = net.parameters if request.weights is None and not net.is_ready else 0
         to_begin = drawn * PER_DRAW
         if not net.is_prepared:
@@ -190,7 +193,9 @@ class Jobs:
 
 
 def _sequences(request: RunRequest) -> tuple[Array, Any]:
-    """Inputs with their lengths: [B, T, D] and whatever was given, or a ragged batch's [N, D] and [B]."""
+    """Inputs with their lengths: [B, T, D] and whatever was given, or a ragged or packed batch's [N, D] and [B]."""
+    if request.packed:
+        return packed.sequences(request)
     if not isinstance(request.inputs, Ragged):
         inputs = _numbers(request.inputs)
         # here, because a net without weights takes its input size from them
@@ -262,10 +267,10 @@ def _described(net: Network) -> Constant:
     return found
 
 
-def _unrolled_run(net: Network, returned: set[str], time_major: bool, unrolled: Unrolling) -> Answer:
+def _unrolled_run(net: Network, returned: set[str], lay_out: packed.Layout, unrolled: Unrolling) -> Answer:
     if returned & {"last_output", "predictions"}:
-        padded = unrolled.outputs if unrolled.pads else None
-        return _run_answer(net, net.finished(unrolled), returned, time_major, padded)
+        there = unrolled.outputs if unrolled.pads else None
+        return _run_answer(net, net.finished(unrolled), returned, lay_out, there)
     rows, lengths = unrolled.batch_size, unrolled.lengths
     answer: Answer = {"model": _described(net)}
     answer["lengths"] = np.full(rows, unrolled.max_time, np.int64) if lengths is None else lengths
@@ -284,13 +289,13 @@ def _unrolled_step(net: Network, returned: set[str], unrolled: Unrolling) -> Ans
 
 
 def _run_answer(
-    net: Network, result: Forward, returned: set[str], time_major: bool, padded: Array | None = None
+    net: Network, result: Forward, returned: set[str], lay_out: packed.Layout, there: Array | None = None
 ) -> Answer:
-    """`padded` are the outputs, where they are there."""
-    outputs, pad = result.outputs, partial(result.outputs.packing.pad, time_major=time_major)
+    """`there` are the outputs, where they are there as they shall be."""
+    outputs, pad = result.outputs, partial(lay_out, result.outputs.packing)
     answer: Answer = {"model": _described(net), "lengths": outputs.packing.lengths}
     if "outputs" in returned:
-        answer["outputs"] = pad(outputs.data) if padded is None else padded
+        answer["outputs"] = pad(outputs.data) if there is None else there
     if "last_output" in returned:
         answer["last_output"] = net.last_output(result)
     return answer | _common(net, result, returned, pad)

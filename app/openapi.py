@@ -21,6 +21,7 @@ Post a batch of padded sequences with their lengths, a cell type and a layer cou
 - **An array in an answer** is `{"shape": […], "dtype": "float32", "values": […]}`; in a request it is a nested list or such an object (its values nested or flat), so whatever came out can be posted back.
 - **State is named**: `{"h": …}` for rnn and gru, `{"c": …, "h": …}` for lstm; a list with one entry per layer, bottom layer first; `{"forward": …, "backward": …}` for a bidirectional layer.
 - **Lengths**: past a row's length its outputs are exactly 0, its state is the one after its last real step, and nothing in the padding matters. A row of length 0 keeps its initial state.
+- **Packed**: with `"packed": true` inputs are `[sum(lengths), …]`, the sequences one after the other, and so is everything over time in the answer: no padding on the wire.
 - **Numbers are finite**: a result that overflows is a 422 that names layer and step.
 - **Binary**: `application/x-safetensors` as Content-Type or Accept, with tensors `inputs`, `lengths`, `initial_state.<layer>.<h|c>` in and `outputs`, `state.<layer>.<h|c>`, `lengths`, `predictions` out; weights as `weights.layers.<layer>.kernel` or `weights.state_dict.<name>`; the other fields as JSON text under the metadata key `request`, `response` in the answer.
 - **Errors** are `application/problem+json`: `detail` says what was expected, what came and what to do; `errors` points at the fields.

@@ -86,6 +86,11 @@ class RunRequest(NetRequest):
     lengths: Lengths = Field(None, description="real time steps of each row, 0 to max_time; default: all")
     initial_state: StateIn = Field(None, description="one entry per layer, as `state` in an answer; default: zeros")
     time_major: StrictBool = Field(False, description="inputs and outputs are [max_time, batch, …]")
+    packed: StrictBool = Field(
+        False,
+        description="inputs are [sum(lengths), …], the sequences one after the other without padding, and so is all "
+        "over time in the answer; `lengths` are required",
+    )
 
 
 class StepRequest(NetRequest):
@@ -132,7 +137,9 @@ class RunAnswer(BaseModel):
 
     model: ModelInfo = Field(description="the network that answered")
     lengths: list[int] = Field(description="real time steps of each row")
-    outputs: ArrayOut | None = Field(None, description="[batch, max_time, units], exactly 0 past a row's length")
+    outputs: ArrayOut | None = Field(
+        None, description="[batch, max_time, units], exactly 0 past a row's length; [sum(lengths), units] if packed"
+    )
     state: list[_StateOut] | None = Field(None, description="after each row's last real step, one entry per layer")
     last_output: ArrayOut | None = Field(
         None, description="[batch, units]: forward at each row's last real step, backward at its first; 0 without steps"

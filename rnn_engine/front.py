@@ -90,13 +90,14 @@ class Front:
         known = None if lengths is None else check_lengths(lengths, batch_size, max_time)
         return self._real(masked, np.full(batch_size, max_time), known)
 
-    def without_masked_ends(self, flat: Array, ends: Array) -> tuple[Array, Array]:
+    def without_masked_ends(self, flat: Array, ends: Array, *, told: bool = False) -> tuple[Array, Array]:
         """Sequences one after the other [N, …], of lengths `ends` [B], without the masked steps that they end in; and
-        the lengths that are left. Raises LengthsError as `lengths_of` does.
+        the lengths that are left. Raises LengthsError as `lengths_of` does; for any masked step if the lengths are
+        `told`.
         """
         if not self.masks:
             return flat, ends
-        real = self._real(self._masked(flat), ends, None)
+        real = self._real(self._masked(flat), ends, ends if told else None)
         rows, times = _places(ends)
         return flat[times < real[rows]], real
 

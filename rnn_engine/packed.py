@@ -167,6 +167,13 @@ class Packing:
         starts = np.cumsum(self.lengths) - self.lengths
         return flat[starts[self.rows] + self.times]
 
+    def concatenate(self, data: Array) -> Array:
+        """The inverse of `pack_concatenated`."""
+        starts = np.cumsum(self.lengths) - self.lengths
+        flat = np.empty_like(data, order="C")
+        flat[starts[self.rows] + self.times] = data
+        return flat
+
     def pad(self, data: Array, *, time_major: bool = False) -> Array:
         """[N, …] -> [B, T, …] (or [T, B, …]), exactly 0 past the end of a row."""
         rest = data.shape[1:]

@@ -45,6 +45,15 @@ def test_a_masked_step_inside_is_a_422_that_names_it(masking, inputs):
     assert pointers(said) == ["/inputs"]
 
 
+def test_packed_rows_tell_their_lengths_so_a_masked_step_in_them_is_a_422(masking):
+    expected = run(masking, ROWS)
+    packed = run(masking, [3, 1, 2, 2, 1, 2], lengths=[3, 1, 2], packed=True)
+    steps = [array(expected["outputs"])[row, :length] for row, length in enumerate([3, 1, 2])]
+    assert np.array_equal(array(packed["outputs"]), np.concatenate(steps))
+    said = masking.refusal("/models/tagger/run", inputs=[3, 1, 2, 2, 0, 1, 2], lengths=[3, 2, 2], packed=True)
+    assert "step 1 of row 1 is the id 0" in said["detail"]
+
+
 def test_a_long_row_among_thousands_of_short_ones_is_not_padded_to_read_its_mask(masking):
     rows = [[1]] * 4000 + [[1] * 6000]
     tracemalloc.start()

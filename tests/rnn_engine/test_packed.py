@@ -173,6 +173,12 @@ def test_a_batch_needs_rows_and_steps():
     assert caught.value.where == ("inputs",)
 
 
+def test_concatenate_is_the_inverse_of_packing_concatenated_sequences():
+    flat = np.arange(14.0).reshape(7, 2)
+    packed = PackedBatch.concatenated(flat, [2, 0, 4, 1])
+    assert np.array_equal(packed.packing.concatenate(packed.data), flat)
+
+
 def test_concatenated_sequences_must_add_up_to_their_lengths():
     with pytest.raises(LengthsError, match="lengths add up to 5, the inputs have 4 steps") as caught:
         PackedBatch.concatenated(np.zeros((4, 2)), [2, 3])
