@@ -1,4 +1,4 @@
-"""Bodies as they come in, whatever is in them: limited in size and in time, and not compressed."""
+"""Bodies as they come in, whatever is in them: limited in size and in time."""
 
 from __future__ import annotations
 
@@ -88,6 +88,6 @@ def _too_slow(said: str) -> Problem:
 
 
 def refuse_compressed(encoding: str | None) -> None:
-    """A 415 for a body in an encoding, which would otherwise be told that it is no JSON."""
+    """A 415 for an upload in an encoding, which would otherwise be told that it is no multipart body."""
     if encoding and encoding.strip().lower() != "identity":
-        raise Problem(415, f"the body is encoded with {encoding!r:.40}: send it as it is, without Content-Encoding")
+        raise Problem(415, f"the upload is encoded with {encoding!r:.40}: send it as it is, without Content-Encoding")

@@ -14,6 +14,7 @@ from typing import Any, NamedTuple, TypeVar
 from starlette.requests import ClientDisconnect
 
 from app.admission import Admission
+from app.answers import Content
 from app.lane import Lane, too_late
 from app.problems import Problem
 from app.scheduler import Scheduler
@@ -56,7 +57,7 @@ class Asked:
 
     body: bytes  # until it is understood; of many requests that wait, what they no longer need would fill the caches
     understand: Callable[[bytes], Job]
-    encode: Callable[[Mapping[str, Any]], bytes]
+    encode: Callable[[Mapping[str, Any]], Content]
     timeout: float | None = None  # seconds, as a header says
     gone: Callable[[], Awaitable[Any]] | None = None  # returns once the client has left
 
@@ -89,7 +90,7 @@ class Executor:
         """Whether anything is being computed in a thread."""
         return self._running > 0 or self.lane.busy
 
-    async def answer(self, asked: Asked) -> bytes:
+    async def answer(self, asked: Asked) -> Content:
         """Decodes, computes and encodes. Raises a 429 or 503 for what is not taken, a 504 for what is too late."""
         allowed, arrived = self._settings.timeout_ms / 1000, time.monotonic()
         deadline = arrived + (allowed if asked.timeout is None else min(allowed, asked.timeout))
@@ -111,7 +112,7 @@ class Executor:
                 del job  # and what it knows
                 return await self._compute(asked, work, to_compute, to_answer, deadline)
 
-    async def _compute(self, asked: Asked, work: Work, to_compute: float, to_answer: float, deadline: float) -> bytes:
+    async def _compute(self, asked: Asked, work: Work, to_compute: float, to_answer: float, deadline: float) -> Content:
         """The seconds are what it takes to compute all of it, and to write the answer."""
         in_ticks = bool(work.strands) and (work.splits or to_compute <= WHOLE_SECONDS * len(work.strands))
         if in_ticks and (to_compute <= TINY_SECONDS or (to_compute <= ALONE_SECONDS and await self._is_alone())):
@@ -120,7 +121,7 @@ class Executor:
             await self._unroll(work, asked, deadline)
         left = 0.0 if in_ticks and not work.failed else to_compute
 
-        def finish() -> bytes:
+        def finish() -> Content:
             return asked.encode(work.answer() if in_ticks else work.run())
 
         if left + to_answer > INLINE_SECONDS or work.failed:

@@ -24,6 +24,7 @@ Post a batch of padded sequences with their lengths, a cell type and a layer cou
 - **Packed**: with `"packed": true` inputs are `[sum(lengths), …]`, the sequences one after the other, and so is everything over time in the answer: no padding on the wire.
 - **Numbers are finite**: a result that overflows is a 422 that names layer and step.
 - **Binary**: `application/x-safetensors` as Content-Type or Accept, with tensors `inputs`, `lengths`, `initial_state.<layer>.<h|c>` in and `outputs`, `state.<layer>.<h|c>`, `lengths`, `predictions` out; weights as `weights.layers.<layer>.kernel` or `weights.state_dict.<name>`; the other fields as JSON text under the metadata key `request`, `response` in the answer.
+- **Compressed**: a body may be gzip, deflate or zstd, as its Content-Encoding says; an answer is where Accept-Encoding names one of them alone, or prefers it by its q.
 - **Errors** are `application/problem+json`: `detail` says what was expected, what came and what to do; `errors` points at the fields.
 """  # noqa: E501
 
@@ -96,11 +97,11 @@ STEP_EXAMPLES = {
 }
 
 _ERRORS = {
-    400: "Not JSON, a number that no float64 can hold, or a binary body that does not parse",
+    400: "Not JSON, a number that no float64 can hold, a binary body that does not parse, a compressed one that is cut",
     404: "No such model",
     408: "The body did not come in time",
-    413: "The body, or the memory that the run would take, is over the limit",
-    415: "A content type that is not spoken",
+    413: "The body, what it unpacks to, or the memory that the run would take, is over the limit",
+    415: "A content type or encoding that is not spoken",
     422: "Understood, but wrong: shapes, lengths, names, numbers that are not finite",
     429: "The queue is full, or the deadline cannot be met: try again after `Retry-After` seconds",
     500: "An error inside the service",

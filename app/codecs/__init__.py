@@ -6,7 +6,7 @@ length), and an answer is such a tree as well. Numbers never become Python float
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,13 +21,14 @@ class Codec:
     media_type: str
     decode: Callable[[bytes], dict[str, Any]]
     encode: Callable[[Mapping[str, Any]], bytes]
+    parts: Callable[[Mapping[str, Any]], Sequence[bytes | memoryview]]  # the same, not put together
 
 
 CODECS: dict[str, Codec] = {
     codec.media_type: codec
     for codec in (
-        Codec("application/json", json.decode, json.encode),
-        Codec("application/x-safetensors", safetensors.decode, safetensors.encode),
+        Codec("application/json", json.decode, json.encode, lambda tree: [json.encode(tree)]),
+        Codec("application/x-safetensors", safetensors.decode, safetensors.encode, safetensors.parts),
     )
 }
 DEFAULT = CODECS["application/json"]

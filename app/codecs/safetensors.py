@@ -64,9 +64,14 @@ def _as_lists(tree: Any) -> Any:
 
 def encode(tree: Mapping[str, Any]) -> bytes:
     """An answer: its arrays as tensors by dotted names, the rest as JSON under the metadata key `response`."""
+    return b"".join(parts(tree))
+
+
+def parts(tree: Mapping[str, Any]) -> list[bytes | memoryview]:
+    """The same in parts: the head, and views of the arrays."""
     rest, tensors = taken_apart(tree)
-    head, parts = laid_out(tensors, {"response": orjson.dumps(rest).decode()})
-    return b"".join([head, *parts])
+    head, arrays = laid_out(tensors, {"response": orjson.dumps(rest).decode()})
+    return [head, *arrays]
 
 
 def taken_apart(tree: Mapping[str, Any]) -> tuple[Any, dict[str, Array]]:

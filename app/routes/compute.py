@@ -17,7 +17,9 @@ from typing import Any, cast
 from starlette.routing import Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from app.bodies import refuse_compressed, whole
+from app import answers, compression
+from app.answers import Content
+from app.bodies import whole
 from app.codecs import DEFAULT, Codec, codec_of_answer, codec_of_body
 from app.executor import Asked, Executor
 from app.jobs import Jobs
@@ -41,13 +43,14 @@ class Compute:
         self._repeats = Repeats(understand)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        await _send(send, *await self.answer(scope, receive))
+        content = await self.answer(scope, receive)
+        await content.send(send)
 
-    async def answer(self, scope: Scope, receive: Receive) -> tuple[bytes, bytes]:
-        """Reads the request and computes; the answer's media type, and its body. Raises what goes wrong."""
+    async def answer(self, scope: Scope, receive: Receive) -> Content:
+        """Reads the request and computes; what is to be sent. Raises what goes wrong."""
         self._executor.admission.check()  # before the body is read: whoever is turned away is told so at once
         headers = {name: value.decode("latin-1") for name, value in scope["headers"]}
-        refuse_compressed(headers.get(b"content-encoding"))
+        asked_for = compression.of_answer(headers.get(b"accept-encoding"))
         reader, writer = codec_of_body(headers.get(b"content-type")), codec_of_answer(headers.get(b"accept"))
         model = _model_in(scope["path"])
         with_model = partial(_with_model, model)
@@ -56,19 +59,19 @@ class Compute:
         else:
             understand = partial(_understood, self._understand, reader, with_model)
         asked = Asked(
-            await whole(receive, headers.get(b"content-length", ""), self._settings),
-            understand,
-            writer.encode,
+            await _body(scope, receive, headers, self._settings),
+            understand if asked_for is None else compression.dearer(understand),
+            answers.writer(writer, asked_for),
             _timeout(headers.get(b"x-timeout-ms")),
             partial(_gone, receive),
         )
-        return writer.media_type.encode(), await self._executor.answer(asked)
+        return await self._executor.answer(asked)
 
 
-async def _send(send: Send, media_type: bytes, content: bytes) -> None:
-    headers = [(b"content-type", media_type), (b"content-length", b"%d" % len(content))]
-    await send({"type": "http.response.start", "status": 200, "headers": headers})
-    await send({"type": "http.response.body", "body": content})
+async def _body(scope: Scope, receive: Receive, headers: dict[bytes, str], settings: Settings) -> bytes:
+    coding = compression.of_body(scope["headers"])
+    body = await whole(receive, headers.get(b"content-length", ""), settings)
+    return body if coding is None else await coding.unpacked(body, settings.max_body_bytes)
 
 
 def routes(jobs: Jobs, executor: Executor, settings: Settings) -> list[Route]:
@@ -97,9 +100,9 @@ class HotPaths:
         began, status = time.perf_counter(), 500
         self._metrics.active.inc()
         try:
-            media_type, content = await endpoint.answer(scope, receive)
+            content = await endpoint.answer(scope, receive)
             status = 200
-            await _send(send, media_type, content)
+            await content.send(send)
         except Exception as error:
             if status == 200:  # the answer has begun
                 raise
