@@ -21,9 +21,10 @@ from app.head import HeadMiddleware
 from app.jobs import Jobs
 from app.metrics import Metrics, MetricsMiddleware
 from app.problems import Problem
+from app.protocols.statistics import Statistics
 from app.registry import Registry
 from app.registry.models import Models
-from app.routes import compute, models, service
+from app.routes import compute, models, service, v1, v2
 from app.settings import Settings
 from rnn_engine import kernels, set_kernel, set_threads
 
@@ -77,13 +78,21 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     app.state.jobs = jobs
     problems.install(app)
     hot = compute.routes(jobs, executor, settings)
-    others = [service.router(metrics.registry, registry.models), models.router(registry.models, executor, settings)]
-    app.router.routes.extend(hot)
+    statistics = Statistics()
+    computing = (registry.models, jobs, executor, settings, statistics)
+    protocols = [*v2.infer_routes(*computing), *v1.predict_routes(*computing)]
+    others = [
+        service.router(metrics.registry, registry.models),
+        models.router(registry.models, executor, settings),
+        v2.router(registry.models, executor, settings, statistics),
+        v1.router(registry.models),
+    ]
+    app.router.routes.extend([*hot, *protocols])
     for router in others:
         app.include_router(router)
     app.mount("/static", StaticFiles(directory=service.STATIC), name="static")
     openapi.install(app)
-    every = (*hot, *(route for router in others for route in router.routes))
+    every = (*hot, *protocols, *(route for router in others for route in router.routes))
     app.state.routes = [route for route in every if isinstance(route, Route)]
     paths = [route.path for route in app.state.routes]
     app.user_middleware += [Middleware(MetricsMiddleware, metrics, paths), Middleware(HeadMiddleware)]

@@ -9,7 +9,7 @@ from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
 from pydantic.json_schema import models_json_schema
 
-from app import problems
+from app import openapi_protocols, problems
 from app.schemas import ProblemOut, RunAnswer, RunRequest, StepAnswer, StepRequest
 
 SAFETENSORS = "application/x-safetensors"
@@ -31,6 +31,7 @@ Post a batch of padded sequences with their lengths, a cell type and a layer cou
 TAGS = [
     {"name": "Compute", "description": "Unroll a network over a batch, or step its cell once."},
     {"name": "Models", "description": "Trained networks: register, look up, run, delete."},
+    *openapi_protocols.TAGS,
     {"name": "Learn", "description": "What the cells compute."},
     {"name": "Operate", "description": "Probes and metrics."},
 ]
@@ -215,6 +216,8 @@ def install(app: FastAPI) -> None:
         merged["paths"] = hot | merged["paths"]
         for path, parameters in _OF_MODEL.items():
             merged["paths"] |= _model_operations(path, parameters)
+        merged["paths"] |= openapi_protocols.operations()
+        openapi_protocols.say_errors(merged)
         _say_errors(merged)
         app.openapi_schema = merged
         return merged

@@ -19,6 +19,7 @@ from rnn_engine import EngineError
 from rnn_engine.formats.base import FormatError
 
 MEDIA_TYPE = "application/problem+json"
+PROTOCOLS = ("/v1/", "/v2/")  # where 400 is said for 422
 NAME_RULE = "a model's name is a letter or digit, then up to 127 letters, digits, dots, dashes and underscores"
 MAX_DETAIL = 800  # characters: a message may repeat what a client sent, but not all of it
 log = logging.getLogger("unrolled")
@@ -147,6 +148,8 @@ def install(app: FastAPI) -> None:
 
     async def answer(request: Request, error: Exception) -> Response:
         problem = problem_of(error)
+        if problem.status == 422 and request.url.path.startswith(PROTOCOLS):
+            problem.status = 400
         if problem.status == 404 and problem.detail == HTTPStatus.NOT_FOUND.phrase:
             path = request.url.path
             rule = f" ({NAME_RULE})" if path.startswith("/models/") else ""

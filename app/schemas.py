@@ -210,6 +210,7 @@ class ModelList(BaseModel):
 
     models: list[ModelOut] = Field(description="the newest version of each")
     failed: list[dict[str, Any]] | None = Field(None, description="versions that do not load, and why")
+    unloaded: list[str] | None = Field(None, description="models that are not served until they are loaded again")
 
 
 #: The body of PUT /models/{name}, which is read as a stream.
@@ -242,6 +243,22 @@ UPLOAD_SCHEMA: dict[str, Any] = {
             }
         },
     }
+}
+
+
+#: Bodies of the model repository's calls, which may be empty.
+REPOSITORY_SCHEMAS: dict[str, dict[str, Any]] = {
+    call: {
+        "requestBody": {
+            "required": False,
+            "content": {"application/json": {"schema": {"type": "object", "properties": properties}}},
+        }
+    }
+    for call, properties in {
+        "index": {"ready": {"type": "boolean", "default": False, "description": "only those that are served"}},
+        "load": {"parameters": {"type": "object", "description": "files or a configuration are not taken"}},
+        "unload": {"parameters": {"type": "object", "description": "unload_dependents changes nothing"}},
+    }.items()
 }
 
 

@@ -78,6 +78,7 @@ class Models:
         self.store = store
         self._versions: dict[str, dict[int, Version]] = {}
         self._failed: dict[str, dict[int, Failure]] = {}
+        self._unloaded: set[str] = set()  # on disk, but not served until they are loaded again
         self._lock = threading.Lock()  # held while the two dicts change; whoever reads takes them as they are
 
     def refresh(self) -> None:
@@ -85,13 +86,53 @@ class Models:
         served = {(name, number) for name, some in self._versions.items() for number in some}
         failed = {(name, number): failure for name, some in self._failed.items() for number, failure in some.items()}
         # what is added from here on was not served above, and is not dropped below
-        there = {(name, number) for name, numbers in self.store.versions().items() for number in numbers}
+        every = self.store.versions()
+        self._unloaded.intersection_update(every)  # another model by a deleted one's name is to be served
+        there = {(name, number) for name in every.keys() - self._unloaded for number in every[name]}
         for name, number in (served | failed.keys()) - there:
             self._forget(name, number)
         changed = {key for key, failure in failed.items() if failure.stamp != self.store.stamp(*key)}
         if missing := sorted((there - served - failed.keys()) | (changed & there)):
             with ThreadPoolExecutor(min(8, os.cpu_count() or 1), thread_name_prefix="load") as pool:
                 list(pool.map(lambda key: self._load(*key), missing))
+
+    def load(self, name: str) -> None:
+        """Serves a model that was unloaded, or anew what did not load. Raises a 404, or a 503 if no version loads."""
+        numbers = self.store.versions().get(name)
+        if not numbers:
+            raise self._unknown(name, None)
+        for number in numbers:
+            if number not in self._versions.get(name, {}):
+                self._load(name, number, anyway=True)
+        self._unloaded.discard(name)
+        self.find(name)
+
+    def unload(self, name: str) -> None:
+        """Serves a model no longer, and frees its memory, until `load`. Raises a 404 where there is none."""
+        known = {*self.store.versions().get(name, []), *self._versions.get(name, {})}
+        if not known:
+            raise self._unknown(name, None)
+        self._unloaded.add(name)
+        for number in {*known, *self._failed.get(name, {})}:
+            self._forget(name, number)
+        log.info("model %s: unloaded", name)
+
+    def index(self) -> list[dict[str, str]]:
+        """Every version of every model: {"name", "version", "state", "reason"}, as model repositories tell of them."""
+        told = {(name, number): ("READY", "") for name, some in self._versions.items() for number in some}
+        told |= {
+            (name, number): ("UNAVAILABLE", failure.why)
+            for name, some in self._failed.items()
+            for number, failure in some.items()
+        }
+        every = self.store.versions()
+        told |= {
+            (name, number): ("UNAVAILABLE", "unloaded") for name in self._unloaded for number in every.get(name, [])
+        }
+        return [
+            {"name": name, "version": str(number), "state": state, "reason": reason}
+            for (name, number), (state, reason) in sorted(told.items())
+        ]
 
     def open(self, name: str, number: int | None = None) -> None:
         """Loads one version, the newest by default, and leaves the others alone. Raises what is wrong with it."""
@@ -105,10 +146,10 @@ class Models:
         except Exception as error:
             raise does_not_load(name, wanted, why_not(error)) from error
 
-    def _load(self, name: str, number: int) -> None:
+    def _load(self, name: str, number: int, *, anyway: bool = False) -> None:
         stamp = self.store.stamp(name, number)
         try:
-            self._put(load(self.store, name, number))
+            self._put(load(self.store, name, number), anyway=anyway)
         except Exception as error:  # whatever is wrong with one, the others are served
             failure = Failure(why_not(error), stamp)
             log.warning("%s", does_not_load(name, number, failure.why).detail)
@@ -130,8 +171,10 @@ class Models:
         log.info("model %s, version %s: stored", name, number)
         return version
 
-    def _put(self, version: Version) -> None:
+    def _put(self, version: Version, *, anyway: bool = False) -> None:
         with self._lock:
+            if version.name in self._unloaded and not anyway:
+                return
             some = {**self._versions.get(version.name, {}), version.number: version}
             self._versions[version.name] = dict(sorted(some.items()))
             _drop(self._failed, version.name, version.number)
@@ -142,7 +185,9 @@ class Models:
             _drop(self._failed, name, number)
 
     def find(self, name: str, number: int | None = None) -> Version:
-        """A version, the newest by default. Raises a 404 where there is none, a 503 for one that does not load."""
+        """A version, the newest by default. Raises a 404 where there is none, a 503 for one that is not loaded."""
+        if name in self._unloaded:
+            raise Problem(503, f"the model {name!r} is unloaded: POST /v2/repository/models/{name}/load loads it")
         some = self._versions.get(name, {})
         if number is None and some:
             return some[max(some)]
@@ -153,6 +198,13 @@ class Models:
             wrong = max(failed) if number is None else number
             raise does_not_load(name, wrong, failed[wrong].why)
         raise self._unknown(name, number)
+
+    def served(self, name: str | None = None) -> list[Version]:
+        """All versions that are loaded: of one model, which raises what `find` does, or of all."""
+        if name is not None:
+            self.find(name)
+        names = sorted(self._versions) if name is None else [name]
+        return [version for one in names for version in self._versions.get(one, {}).values()]
 
     def _unknown(self, name: str, number: int | None) -> Problem:
         tables: tuple[Mapping[str, Mapping[int, Any]], ...] = (self._versions, self._failed)
@@ -174,6 +226,7 @@ class Models:
             for one in numbers:
                 if not self.store.folder(name, one).exists():
                     self._forget(name, one)
+        self._unloaded.intersection_update(self.store.versions())
         log.info("model %s, version(s) %s: deleted", name, numbers)
 
     def metadata(self, name: str, number: int | None = None) -> dict[str, Any]:
@@ -192,7 +245,8 @@ class Models:
             with suppress(Problem):  # deleted meanwhile
                 told.append(self.metadata(name))
         failed = [{"name": name, **one} for name in sorted(self._failed) for one in self._failures(name)]
-        return {"models": told} | ({"failed": failed} if failed else {})
+        unloaded = sorted(self._unloaded)
+        return {"models": told} | ({"failed": failed} if failed else {}) | ({"unloaded": unloaded} if unloaded else {})
 
     def failures(self) -> list[str]:
         """A sentence for each version that does not load."""

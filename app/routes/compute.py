@@ -6,7 +6,6 @@ answers them without what the framework does around every route, which would tak
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import re
 import time
@@ -20,6 +19,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from app import answers, compression
 from app.answers import Content
 from app.bodies import whole
+from app.clients import gone, timeout_of
 from app.codecs import DEFAULT, Codec, codec_of_answer, codec_of_body
 from app.executor import Asked, Executor
 from app.jobs import Jobs
@@ -62,8 +62,8 @@ class Compute:
             await _body(scope, receive, headers, self._settings),
             understand if asked_for is None else compression.dearer(understand),
             answers.writer(writer, asked_for),
-            _timeout(headers.get(b"x-timeout-ms")),
-            partial(_gone, receive),
+            timeout_of(headers.get(b"x-timeout-ms")),
+            partial(gone, receive),
         )
         return await self._executor.answer(asked)
 
@@ -133,21 +133,6 @@ def _model_in(path: str) -> str | None:
         return None
     name, version = found[1], found[2]
     return name if version is None else f"{name}:{version_number(name, version)}"
-
-
-def _timeout(header: str | None) -> float | None:
-    """Seconds, from the header X-Timeout-Ms."""
-    if header is None:
-        return None
-    if not (header.isascii() and header.isdigit() and len(header) < 16 and int(header)):
-        raise Problem(422, f"the header X-Timeout-Ms is {header!r:.40}: expected a whole number of milliseconds")
-    return int(header) / 1000
-
-
-async def _gone(receive: Receive) -> None:
-    """Waits until the client has left."""
-    while (await receive())["type"] != "http.disconnect":
-        await asyncio.sleep(1)  # a server tells nothing else any more
 
 
 def _understood(

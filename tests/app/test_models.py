@@ -363,7 +363,7 @@ def test_the_openapi_document_has_every_route_of_the_models(stocked):
         "/models/{name}/versions/{version}/run": {"post"},
         "/models/{name}/versions/{version}/step": {"post"},
     }
-    assert {path: set(methods) for path, methods in paths.items() if "/models" in path} == expected
+    assert {path: set(methods) for path, methods in paths.items() if path.startswith("/models")} == expected
     for path, methods in expected.items():
         for method in methods:
             told = paths[path][method].get("parameters", [])

@@ -11,6 +11,8 @@ from tests.app.reference import random_weights
 
 METHODS = {"get", "put", "post", "delete", "options", "head", "patch", "trace"}
 PROBLEM = "application/problem+json"
+PROTOCOLS = ("/v1/", "/v2/")
+VERSION = "/versions/{version}"
 
 #: The contract's fields (API.md §2, §5).
 NET = {"cell", "model", "num_layers", "num_units", "bidirectional", "cell_options", "weights", "seed", "dtype"}
@@ -219,7 +221,7 @@ def models(client):
 
 
 def test_every_example_runs_as_it_stands(client, document, models):
-    found = examples(document)
+    found = [example for example in examples(document) if not example[0].startswith(PROTOCOLS)]
     run, step = (
         {"/run", "/models/{name}/run", "/models/{name}/versions/{version}/run"},
         {"/step", "/models/{name}/step"},
@@ -233,11 +235,34 @@ def test_every_example_runs_as_it_stands(client, document, models):
         assert set(body) <= set(document["components"]["schemas"][schema]["properties"])
 
 
+def test_every_example_of_a_protocol_runs_as_it_stands(client, document, models):
+    found = [example for example in examples(document) if example[0].startswith(PROTOCOLS)]
+    assert len({path for path, _, _ in found}) == 5
+    for path, name, body in found:
+        version = client.get(f"/models/{name}").json().get("version")
+        given = path.replace("{name}", name).replace("{version}", str(version)).replace("{label}", "stable")
+        answer = client.answer(given, **body)
+        assert answer["outputs" if "outputs" in answer else "predictions"]
+
+
+def test_the_protocols_routes_are_documented_and_what_they_do_not_offer_is_not(document):
+    paths = [path for path in document["paths"] if path.startswith(PROTOCOLS) or path == "/v2"]
+    v2, v1 = "/v2/models/{name}", "/v1/models/{name}"
+    of_v2 = {f"{v2}{way}{end}" for way in ("", VERSION) for end in ("", "/ready", "/config", "/stats", "/infer")}
+    of_v1 = {f"{v1}{way}{end}" for way in ("", VERSION, "/labels/{label}") for end in ("", "/metadata", ":predict")}
+    server = {"/v2", "/v2/health/live", "/v2/health/ready", "/v2/models/stats", "/v2/repository/index"}
+    assert set(paths) == of_v2 | of_v1 | server | {f"/v2/repository/models/{{name}}/{do}" for do in ("load", "unload")}
+    for path in paths:
+        for operation in document["paths"][path].values():
+            assert "501" not in operation["responses"]
+            assert "422" not in operation["responses"]
+
+
 def test_examples_have_summaries_and_are_not_all_alike(document):
     summaries = [
         example["summary"]
         for path, _, operation in operations(document)
-        if "/versions/" not in path  # whose examples are the newest version's
+        if "/versions/" not in path and "/labels/" not in path  # whose examples are the newest version's
         for example in operation.get("requestBody", {}).get("content", {}).get(JSON, {}).get("examples", {}).values()
     ]
     assert all(summaries)
