@@ -36,14 +36,17 @@ async def chunks(request: Request, limit: int, what: str, seconds: int) -> Async
         yield part
 
 
-async def whole(receive: Receive, content_length: str, settings: Settings) -> bytes:
-    """The whole body in memory. A 413 where it is too large, a 408 where it does not come in time."""
+async def whole(receive: Receive, content_length: str, settings: Settings, before: bytes = b"") -> bytes:
+    """The whole body in memory, and `before` in front of it.
+
+    A 413 where it is too large, a 408 where it does not come in time.
+    """
     limit, what = settings.max_body_bytes, "the body (UNROLLED_MAX_BODY_BYTES)"
     _check_size(content_length, limit, what)
     task = asyncio.current_task()
     # as asyncio.timeout does, at a third of its cost
     timer = asyncio.get_running_loop().call_later(settings.body_seconds, _cancel, task)
-    parts, size, more = [], 0, True
+    parts, size, more = [before] if before else [], 0, True
     try:
         while more:
             message = await receive()

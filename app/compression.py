@@ -55,12 +55,15 @@ class Coding:
         out = [encoder.compress(part[k : k + PIECE]) for part in parts for k in range(0, len(part), PIECE)]
         return [piece for piece in (*out, encoder.flush()) if piece]
 
-    async def unpacked(self, body: bytes, limit: int) -> bytes:
-        """A body as it was. Raises a 400 where it is broken or cut off, a 413 where it is over `limit` bytes long."""
+    async def unpacked(self, body: bytes, limit: int, before: bytes = b"") -> bytes:
+        """A body as it was, and `before` in front of it.
+
+        Raises a 400 where it is broken or cut off, a 413 where it is over `limit` bytes long.
+        """
         unpacking = Unpacking(self, body, limit)
         if not unpacking.go(INLINE_BYTES):
             await asyncio.to_thread(unpacking.go, limit + 1)
-        return b"".join(unpacking.out)
+        return b"".join((before, *unpacking.out))
 
 
 class _Zlib:

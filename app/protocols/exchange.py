@@ -28,10 +28,13 @@ class Times:
 
 
 class Exchange:
-    """Reads with `translate(body)`, which may be called in any thread, and writes with what that returned."""
+    """Reads with `translate(body)`, which may be called in any thread, and writes with what that returned.
 
-    def __init__(self, version: Version, translate: Callable[[bytes], Translated]) -> None:
-        self.version, self.times, self.rows = version, Times(), 0
+    The body that is read has `before` in front of what was sent.
+    """
+
+    def __init__(self, version: Version, translate: Callable[[bytes], Translated], before: bytes = b"") -> None:
+        self.version, self.before, self.times, self.rows = version, before, Times(), 0
         self._translate = translate
         self._write: Callable[[Mapping[str, Any]], Content] | None = None
 

@@ -35,6 +35,7 @@ TAKEN = {"FP32": ("FP32", "FP64"), "INT64": ("INT64",)}
 DTYPES = {"FP32": "float32", "FP64": "float64", "INT64": "float32"}
 
 MOST_AXES = 8
+ALIGNMENT = 8
 FIELDS = ("id", "parameters", "inputs", "outputs", "model_name", "model_version")
 #: Parameters that would change the answer, if what they belong to were offered.
 NOT_OFFERED = {
@@ -89,14 +90,24 @@ def header_length(value: str | None) -> int | None:
     return int(value)
 
 
+def aligning(length: int | None) -> bytes:
+    """Spaces in front of a body, which mean nothing there: behind its JSON, arrays then need no copy to be used."""
+    return b" " * (-(length or 0) % ALIGNMENT)
+
+
 def read(body: bytes, length: int | None, version: Version) -> Inference:
-    """A request's body, of which `length` bytes are JSON; None: all. Raises a 400 where something does not fit."""
+    """A request's body, of which `length` bytes are JSON; None: all. Raises a 400 where something does not fit.
+
+    The body has `aligning(length)` in front.
+    """
     if length == 0:
         return _of_raw(body, version)
-    if length is not None and length > len(body):
-        raise Problem(
-            400, f"Inference-Header-Content-Length is {length}, which is past the end of the body of {len(body)} bytes"
-        )
+    if length is not None:
+        before = len(aligning(length))
+        if length > len(body) - before:
+            said = f"past the end of the body of {len(body) - before} bytes"
+            raise Problem(400, f"Inference-Header-Content-Length is {length}, which is {said}")
+        length += before
     request = _object(body if length is None else body[:length])
     binary = _Binary(memoryview(body)[len(body) if length is None else length :], has_length=length is not None)
     net = version.network()

@@ -52,7 +52,7 @@ class Endpoint:
 
     async def _answer(self, exchange: Exchange, scope: Scope, headers: Headers, receive: Receive) -> Content:
         wanted = compression.of_answer(headers.get(b"accept-encoding"))
-        body = await body_of(scope, receive, self._settings)
+        body = await body_of(scope, receive, self._settings, exchange.before)
         understand = exchange.understand if wanted is None else compression.dearer(exchange.understand)
 
         def encode(tree: Mapping[str, object]) -> Content:
@@ -63,12 +63,13 @@ class Endpoint:
         return await self._executor.answer(Asked(body, understand, encode, timeout, partial(gone, receive)))
 
 
-async def body_of(scope: Scope, receive: Receive, settings: Settings) -> bytes:
-    """The whole body, unpacked. Raises a 415 for an encoding that is not spoken, and what else there is wrong."""
+async def body_of(scope: Scope, receive: Receive, settings: Settings, before: bytes = b"") -> bytes:
+    """The whole body, unpacked, and `before` in front of it. Raises a 415 for an encoding that is not spoken."""
     coding = compression.of_body(scope["headers"])
-    length = next((value for name, value in scope["headers"] if name == b"content-length"), b"")
-    body = await whole(receive, length.decode("latin-1"), settings)
-    return body if coding is None else await coding.unpacked(body, settings.max_body_bytes)
+    length = next((value for name, value in scope["headers"] if name == b"content-length"), b"").decode("latin-1")
+    if coding is None:
+        return await whole(receive, length, settings, before)
+    return await coding.unpacked(await whole(receive, length, settings), settings.max_body_bytes, before)
 
 
 def check_media_type(headers: Headers) -> None:

@@ -45,7 +45,7 @@ def infer_routes(
     def begin(path: Mapping[str, str], headers: Headers) -> Exchange:
         length = v2_infer.header_length(headers.get(v2_infer.HEADER))
         version = _found(models, path["name"], path.get("version"))
-        return Exchange(version, partial(_translated, jobs, version, length))
+        return Exchange(version, partial(_translated, jobs, version, length), v2_infer.aligning(length))
 
     endpoint = Endpoint(begin, executor, settings, statistics)
     return [Route(f"{path}/infer", endpoint, methods=["POST"]) for path in MODELS]
