@@ -35,7 +35,7 @@ class Running:
         self, service: Service, files: Files, python: str = sys.executable, cores: set[int] | None = None
     ) -> None:
         self.service = service
-        self.port = _free_port()
+        self.port = free_port()
         self.url = f"http://127.0.0.1:{self.port}"
         self.seconds_to_start = float("nan")
         environment = {
@@ -143,7 +143,7 @@ def cores(pin: bool) -> tuple[set[int] | None, set[int] | None]:
     return set(there[:-1]), {there[-1]}
 
 
-def _free_port() -> int:
+def free_port() -> int:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         return int(free.getsockname()[1])

@@ -6,12 +6,11 @@ import zlib
 
 import numpy as np
 import pytest
-from backports import zstd
 from hypothesis import given
 from hypothesis import strategies as st
 
 from app import compression
-from app.compression import CODINGS, Unpacking
+from app.compression import CODINGS, Unpacking, zstd
 from app.problems import Problem
 from tests.app import raw
 from tests.app.client import JSON, SAFETENSORS, problem, service
