@@ -10,6 +10,7 @@ import asyncio
 import zlib
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from typing import Any
 
 from app.problems import Problem
@@ -181,6 +182,7 @@ def of_body(headers: Sequence[tuple[bytes, bytes]]) -> Coding | None:
     raise Problem(415, f"the body is {what}: expected one of {', '.join(CODINGS)}, or none (no Content-Encoding)")
 
 
+@lru_cache(maxsize=64)
 def of_answer(accept: str | None) -> Coding | None:
     """What an answer shall be compressed with; None unless it is asked for.
 

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import safetensors.numpy as other
 
+from tests.app import raw, test_memory
 from tests.app.client import SAFETENSORS, Server, array, arrays, listed
 from tests.app.test_models import IDS, LENGTHS, X, put, state_dict, stock
 
@@ -231,3 +232,19 @@ def test_a_binary_request_of_64_mb_takes_less_than_3_times_that(tmp_path, ask):
         assert memory(server, "VmHWM") - before < 2.5 * x.nbytes
     finally:
         server.stop()
+
+
+alive = test_memory.alive
+
+
+@pytest.mark.parametrize(("value", "status"), [(0.5, 200), (1e39, 400)], ids=["answered", "not finite"])
+@pytest.mark.parametrize("path", ["/v2/models/net/infer", "/v1/models/net:predict"])
+def test_nothing_of_a_request_is_kept_once_it_is_answered(stocked, alive, path, value, status):
+    """However it ends, and without a garbage collection."""
+    given = np.full((16, 100, 4), value).tolist()
+    told = {"name": "inputs", "datatype": "FP32", "shape": [16, 100, 4], "data": given}
+    request = {"inputs": [told]} if "v2" in path else {"instances": given}
+    for _ in range(3):
+        response = stocked.post(path, json=request)
+        assert response.status_code == status, response.text
+    raw.until(lambda: stocked.get("/healthz").status_code == 200 and not len(alive), "all batches are free")
