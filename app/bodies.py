@@ -7,8 +7,9 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 from starlette.requests import ClientDisconnect, Request
-from starlette.types import Receive
+from starlette.types import Receive, Scope
 
+from app import compression
 from app.problems import Problem
 from app.settings import Settings
 
@@ -34,6 +35,18 @@ async def chunks(request: Request, limit: int, what: str, seconds: int) -> Async
         if size > limit:
             raise _too_large(limit, what)
         yield part
+
+
+async def unpacked(scope: Scope, receive: Receive, settings: Settings, before: bytes = b"") -> bytes:
+    """The whole body as it was before it was compressed, and `before` in front of it.
+
+    Raises what `whole` does, a 415 for an encoding that is not spoken, a 400 for a body that is broken.
+    """
+    coding = compression.of_body(scope["headers"])
+    length = next((value for name, value in scope["headers"] if name == b"content-length"), b"").decode("latin-1")
+    if coding is None:
+        return await whole(receive, length, settings, before)
+    return await coding.unpacked(await whole(receive, length, settings), settings.max_body_bytes, before)
 
 
 async def whole(receive: Receive, content_length: str, settings: Settings, before: bytes = b"") -> bytes:

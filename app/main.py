@@ -14,6 +14,7 @@ from fastapi import FastAPI
 from starlette.middleware import Middleware
 from starlette.routing import Route
 from starlette.staticfiles import StaticFiles
+from starlette.types import ASGIApp
 
 from app import __version__, codecs, openapi, problems
 from app.executor import Executor
@@ -25,6 +26,7 @@ from app.protocols.statistics import Statistics
 from app.registry import Registry
 from app.registry.models import Models
 from app.routes import compute, models, service, v1, v2
+from app.routes.endpoint import template_of
 from app.settings import Settings
 from rnn_engine import kernels, set_kernel, set_threads
 
@@ -97,7 +99,12 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     paths = [route.path for route in app.state.routes]
     app.user_middleware += [Middleware(MetricsMiddleware, metrics, paths), Middleware(HeadMiddleware)]
     framework = app.build_middleware_stack
-    app.build_middleware_stack = lambda: compute.HotPaths(framework(), hot, metrics)  # type: ignore[method-assign]
+
+    def stack() -> ASGIApp:
+        behind = compute.HotPaths(framework(), protocols, metrics, template_of(protocols))
+        return compute.HotPaths(behind, hot, metrics)
+
+    app.build_middleware_stack = stack  # type: ignore[method-assign]
     return app
 
 

@@ -137,6 +137,15 @@ def problem_of(error: Exception) -> Problem:
     return Problem(500, "an error inside the service; its log says more")
 
 
+def of_protocol(error: Exception) -> Exception:
+    """The same error, as a protocol that says 400 for 422 has it."""
+    if not isinstance(error, (Problem, EngineError)):
+        return error
+    problem = problem_of(error)
+    problem.status = 400 if problem.status == 422 else problem.status
+    return problem
+
+
 def methods_of(request: Request) -> set[str]:
     """What the path of a request answers, over all the routes that have it: `app.state.routes`."""
     there = [route for route in request.app.state.routes if route.path_regex.match(request.url.path)]
@@ -148,8 +157,8 @@ def install(app: FastAPI) -> None:
 
     async def answer(request: Request, error: Exception) -> Response:
         problem = problem_of(error)
-        if problem.status == 422 and request.url.path.startswith(PROTOCOLS):
-            problem.status = 400
+        if request.url.path.startswith(PROTOCOLS):
+            of_protocol(problem)
         if problem.status == 404 and problem.detail == HTTPStatus.NOT_FOUND.phrase:
             path = request.url.path
             rule = f" ({NAME_RULE})" if path.startswith("/models/") else ""

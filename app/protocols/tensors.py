@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
+from weakref import WeakKeyDictionary
 
 from app.problems import Problem
 from rnn_engine import Network
@@ -23,15 +24,41 @@ class Tensor:
     optional: bool = False
 
 
+@dataclass(frozen=True)
+class Signature:
+    """What a network takes, and what it gives."""
+
+    inputs: list[Tensor]
+    outputs: list[Tensor]
+
+
+_signatures: WeakKeyDictionary[Network, Signature] = WeakKeyDictionary()
+
+
+def _signature(net: Network) -> Signature:
+    found = _signatures.get(net)
+    if found is None:
+        found = _signatures[net] = Signature(_inputs_of(net), _outputs_of(net))
+    return found
+
+
 def inputs_of(net: Network) -> list[Tensor]:
     """`inputs` [B, T, D] or token ids [B, T]; and what may be left out: `lengths` [B], `initial_state.0.h` [B, U], …"""
+    return _signature(net).inputs
+
+
+def outputs_of(net: Network) -> list[Tensor]:
+    """`outputs` [B, T, O], `state.0.h` [B, U], …, `lengths` [B]; `predictions` [B, T, n] or [B, n] of a readout."""
+    return _signature(net).outputs
+
+
+def _inputs_of(net: Network) -> list[Tensor]:
     first = Tensor("inputs", IDS, (-1, -1)) if net.embeds else Tensor("inputs", FLOATS, (-1, -1, net.input_size))
     states = [Tensor(name, FLOATS, (-1, size), True) for name, size in _states(net, "initial_state")]
     return [first, Tensor("lengths", IDS, (-1,), True), *states]
 
 
-def outputs_of(net: Network) -> list[Tensor]:
-    """`outputs` [B, T, O], `state.0.h` [B, U], …, `lengths` [B]; `predictions` [B, T, n] or [B, n] of a readout."""
+def _outputs_of(net: Network) -> list[Tensor]:
     found = [Tensor("outputs", FLOATS, (-1, -1, net.output_size))]
     if net.predicts:
         over_time = (-1, -1) if net.gives == "sequence" else (-1,)

@@ -18,7 +18,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from app import answers, compression
 from app.answers import Content
-from app.bodies import whole
+from app.bodies import unpacked
 from app.clients import gone, timeout_of
 from app.codecs import DEFAULT, Codec, codec_of_answer, codec_of_body
 from app.executor import Asked, Executor
@@ -59,19 +59,13 @@ class Compute:
         else:
             understand = partial(_understood, self._understand, reader, with_model)
         asked = Asked(
-            await _body(scope, receive, headers, self._settings),
+            await unpacked(scope, receive, self._settings),
             understand if asked_for is None else compression.dearer(understand),
             answers.writer(writer, asked_for),
             timeout_of(headers.get(b"x-timeout-ms")),
             partial(gone, receive),
         )
         return await self._executor.answer(asked)
-
-
-async def _body(scope: Scope, receive: Receive, headers: dict[bytes, str], settings: Settings) -> bytes:
-    coding = compression.of_body(scope["headers"])
-    body = await whole(receive, headers.get(b"content-length", ""), settings)
-    return body if coding is None else await coding.unpacked(body, settings.max_body_bytes)
 
 
 def routes(jobs: Jobs, executor: Executor, settings: Settings) -> list[Route]:
@@ -87,12 +81,15 @@ def routes(jobs: Jobs, executor: Executor, settings: Settings) -> list[Route]:
 class HotPaths:
     """Answers those routes itself, and leaves all else to the application behind it."""
 
-    def __init__(self, app: ASGIApp, hot: list[Route], metrics: Metrics) -> None:
-        self._app, self._metrics = app, metrics
+    def __init__(
+        self, app: ASGIApp, hot: list[Route], metrics: Metrics, template: Callable[[str], str | None] | None = None
+    ) -> None:
+        """`template` tells which of the routes a path belongs to, if any."""
+        self._app, self._metrics, self._template = app, metrics, template or _template
         self._endpoints = {route.path: cast(Compute, route.endpoint) for route in hot}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        template = _template(scope["path"]) if scope["type"] == "http" and scope["method"] == "POST" else None
+        template = self._template(scope["path"]) if scope["type"] == "http" and scope["method"] == "POST" else None
         endpoint = None if template is None else self._endpoints.get(template)
         if endpoint is None or template is None:
             await self._app(scope, receive, send)

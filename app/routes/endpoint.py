@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import re
+from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 from typing import TypeAlias
 
+from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
 
 from app import compression
 from app.answers import Content
-from app.bodies import whole
+from app.bodies import unpacked
 from app.clients import gone, timeout_of
 from app.executor import Asked, Executor
-from app.problems import Problem
+from app.problems import PROTOCOLS, Problem, of_protocol
 from app.protocols.exchange import Exchange
 from app.protocols.statistics import Statistics
 from app.settings import Settings
@@ -35,41 +37,60 @@ class Endpoint:
         statistics: Statistics,
     ) -> None:
         self._begin, self._executor, self._settings, self._statistics = begin, executor, settings, statistics
+        self._patterns: list[re.Pattern[str]] = []
+
+    def routes(self, paths: Iterable[str]) -> list[Route]:
+        """Its routes, by their paths."""
+        made = [Route(path, self, methods=["POST"]) for path in paths]
+        self._patterns = [route.path_regex for route in made]
+        return made
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Reads the request, computes, answers. Raises what goes wrong before."""
+        content = await self.answer(scope, receive)
+        await content.send(send)
+
+    async def answer(self, scope: Scope, receive: Receive) -> Content:
+        """Reads the request and computes; what is to be sent. Raises what goes wrong: no 422, but a 400."""
         self._executor.admission.check()  # before the body is read
         headers = {name: value.decode("latin-1") for name, value in scope["headers"]}
         check_media_type(headers)
-        exchange = self._begin(scope["path_params"], headers)
+        found = next(found for pattern in self._patterns if (found := pattern.match(scope["path"])))
+        exchange = self._begin(found.groupdict(), headers)
         try:
-            content = await self._answer(exchange, scope, headers, receive)
-        except Exception:
+            content = await self._computed(exchange, scope, headers, receive)
+        except Exception as error:
             self._statistics.count(exchange, failed=True)
-            raise
-        await content.send(send)
+            raise of_protocol(error) from None
         self._statistics.count(exchange, failed=False)
+        return content
 
-    async def _answer(self, exchange: Exchange, scope: Scope, headers: Headers, receive: Receive) -> Content:
+    async def _computed(self, exchange: Exchange, scope: Scope, headers: Headers, receive: Receive) -> Content:
         wanted = compression.of_answer(headers.get(b"accept-encoding"))
-        body = await body_of(scope, receive, self._settings, exchange.before)
-        understand = exchange.understand if wanted is None else compression.dearer(exchange.understand)
 
         def encode(tree: Mapping[str, object]) -> Content:
             content = exchange.write(tree)
             return content if wanted is None else content.coded(wanted)
 
-        timeout = timeout_of(headers.get(b"x-timeout-ms"))
-        return await self._executor.answer(Asked(body, understand, encode, timeout, partial(gone, receive)))
+        asked = Asked(
+            await unpacked(scope, receive, self._settings, exchange.before),
+            exchange.understand if wanted is None else compression.dearer(exchange.understand),
+            encode,
+            timeout_of(headers.get(b"x-timeout-ms")),
+            partial(gone, receive),
+        )
+        return await self._executor.answer(asked)
 
 
-async def body_of(scope: Scope, receive: Receive, settings: Settings, before: bytes = b"") -> bytes:
-    """The whole body, unpacked, and `before` in front of it. Raises a 415 for an encoding that is not spoken."""
-    coding = compression.of_body(scope["headers"])
-    length = next((value for name, value in scope["headers"] if name == b"content-length"), b"").decode("latin-1")
-    if coding is None:
-        return await whole(receive, length, settings, before)
-    return await coding.unpacked(await whole(receive, length, settings), settings.max_body_bytes, before)
+def template_of(routes: Iterable[Route]) -> Callable[[str], str | None]:
+    """What tells which of these routes a path belongs to."""
+    patterns = [(route.path_regex, route.path) for route in routes]
+
+    def template(path: str) -> str | None:
+        if not path.startswith(PROTOCOLS):
+            return None
+        return next((found for pattern, found in patterns if pattern.match(path)), None)
+
+    return template
 
 
 def check_media_type(headers: Headers) -> None:

@@ -38,8 +38,7 @@ def predict_routes(
         version = _found(models, **path)
         return Exchange(version, partial(_translated, jobs, version))
 
-    endpoint = Endpoint(begin, executor, settings, statistics)
-    return [Route(f"{path}:predict", endpoint, methods=["POST"]) for path in MODELS.values()]
+    return Endpoint(begin, executor, settings, statistics).routes(f"{path}:predict" for path in MODELS.values())
 
 
 def _translated(jobs: Jobs, version: Version, body: bytes) -> Translated:

@@ -10,6 +10,7 @@ from fastapi import APIRouter, Request, Response
 from fastapi.responses import JSONResponse
 from starlette.routing import Route
 
+from app.bodies import unpacked
 from app.codecs import DEFAULT
 from app.executor import Executor
 from app.jobs import Jobs
@@ -18,7 +19,7 @@ from app.protocols import v2_infer, v2_models
 from app.protocols.exchange import Exchange, Translated
 from app.protocols.statistics import Statistics
 from app.registry.models import Models, Version
-from app.routes.endpoint import Endpoint, Headers, body_of
+from app.routes.endpoint import Endpoint, Headers
 from app.routes.models import version_number
 from app.schemas import REPOSITORY_SCHEMAS, plain
 from app.settings import Settings
@@ -47,8 +48,7 @@ def infer_routes(
         version = _found(models, path["name"], path.get("version"))
         return Exchange(version, partial(_translated, jobs, version, length), v2_infer.aligning(length))
 
-    endpoint = Endpoint(begin, executor, settings, statistics)
-    return [Route(f"{path}/infer", endpoint, methods=["POST"]) for path in MODELS]
+    return Endpoint(begin, executor, settings, statistics).routes(f"{path}/infer" for path in MODELS)
 
 
 def _translated(jobs: Jobs, version: Version, length: int | None, body: bytes) -> Translated:
@@ -126,7 +126,7 @@ def _add(routes: APIRouter, suffix: str, summary: str, models: Models, told: Any
 
 def _repository(routes: APIRouter, models: Models, executor: Executor, settings: Settings) -> None:
     async def object_of(request: Request) -> dict[str, Any]:
-        body = await body_of(request.scope, request.receive, settings)
+        body = await unpacked(request.scope, request.receive, settings)
         fields: dict[str, Any] = plain(DEFAULT.decode(body)) if body.strip() else {}
         if not isinstance(fields.get("parameters") or {}, dict):
             raise Problem(400, "`parameters` must be an object", ("parameters",))
