@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -25,22 +24,20 @@ FIELDS = ("signature_name", "instances", "inputs")
 DTYPES = {"FP32": "DT_FLOAT", "INT64": "DT_INT64"}
 
 
-@dataclass(frozen=True)
-class Prediction:
-    """A request that was read: the fields of /run, and how to answer it."""
+def by_row(tree: Mapping[str, Any]) -> Content:
+    """{"predictions": a list with what each row gives}."""
+    arrays = taken_apart(tree)[1]
+    lengths = arrays.pop("lengths")
+    rows = [_row(arrays, k, int(length), tree) for k, length in enumerate(lengths)]
+    return Content("application/json", [text.dumps({"predictions": rows})])
 
-    fields: dict[str, Any]
-    by_row: bool
 
-    def write(self, tree: Mapping[str, Any]) -> Content:
-        """{"predictions": a list with what each row gives} or {"outputs": what all rows give together}."""
-        arrays = taken_apart(tree)[1]
-        lengths = arrays.pop("lengths")
-        if self.by_row:
-            rows = [_row(arrays, k, int(length), tree) for k, length in enumerate(lengths)]
-            return Content("application/json", [text.dumps({"predictions": rows})])
-        whole = {name: text.listed(array) for name, array in arrays.items()}
-        return Content("application/json", [text.dumps({"outputs": _alone(whole)})])
+def by_column(tree: Mapping[str, Any]) -> Content:
+    """{"outputs": what all rows give together}."""
+    arrays = taken_apart(tree)[1]
+    del arrays["lengths"]
+    whole = {name: text.listed(array) for name, array in arrays.items()}
+    return Content("application/json", [text.dumps({"outputs": _alone(whole)})])
 
 
 def _row(arrays: Mapping[str, Array], k: int, length: int, tree: Mapping[str, Any]) -> Any:
@@ -54,8 +51,8 @@ def _alone(tensors: dict[str, Any]) -> Any:
     return next(iter(tensors.values())) if len(tensors) == 1 else tensors
 
 
-def read(body: bytes, version: Version) -> Prediction:
-    """A request's body. Raises a 400 where something does not fit."""
+def read(body: bytes, version: Version) -> tuple[dict[str, Any], Callable[[Mapping[str, Any]], Content]]:
+    """The fields of /run, and what writes the answer, of a body. Raises a 400 where something does not fit."""
     try:
         request = json.decode(body)
     except Problem as problem:
@@ -71,14 +68,14 @@ def read(body: bytes, version: Version) -> Prediction:
         what = "both" if given else "neither"
         raise Problem(400, f"{what} of `instances` (by row) and `inputs` (by column) are there: give one of them", ())
     net = version.network()
-    by_row = given == ["instances"]
-    tensors = _rows(request["instances"], net) if by_row else _columns(request["inputs"], net)
+    rows = given == ["instances"]
+    tensors = _rows(request["instances"], net) if rows else _columns(request["inputs"], net)
     if "inputs" not in tensors:
         raise Problem(400, "the input `inputs` is missing", (given[0],))
     arrays = {name: tensor for name, tensor in tensors.items() if isinstance(tensor, np.ndarray)}
     fields = with_tensors({name: tensors[name] for name in tensors.keys() - arrays.keys()}, arrays)
     fields |= {"model": f"{version.name}:{version.number}", "return": returned(net)}
-    return Prediction(fields, by_row)
+    return fields, by_row if rows else by_column
 
 
 def returned(net: Network) -> list[str]:

@@ -54,10 +54,9 @@ class Wanted:
 
 
 @dataclass(frozen=True)
-class Inference:
-    """A request that was read: the fields of /run, and how to answer it."""
+class Reply:
+    """How a request is to be answered."""
 
-    fields: dict[str, Any]
     outputs: Sequence[Wanted]
     id: str | None = None
 
@@ -95,10 +94,10 @@ def aligning(length: int | None) -> bytes:
     return b" " * (-(length or 0) % ALIGNMENT)
 
 
-def read(body: bytes, length: int | None, version: Version) -> Inference:
-    """A request's body, of which `length` bytes are JSON; None: all. Raises a 400 where something does not fit.
+def read(body: bytes, length: int | None, version: Version) -> tuple[dict[str, Any], Reply]:
+    """The fields of /run, and how to answer, of a request's body, of which `length` bytes are JSON; None: all.
 
-    The body has `aligning(length)` in front.
+    The body has `aligning(length)` in front. Raises a 400 where something does not fit.
     """
     if length == 0:
         return _of_raw(body, version)
@@ -129,10 +128,10 @@ def read(body: bytes, length: int | None, version: Version) -> Inference:
     fields |= _of_parameters(parameters)
     outputs = _outputs(request, outputs_of(net), _flag(parameters, "binary_data_output", ("parameters",)) or False)
     fields["return"] = returned([wanted.name for wanted in outputs])
-    return Inference(with_tensors(fields, tensors), outputs, _id(request))
+    return with_tensors(fields, tensors), Reply(outputs, _id(request))
 
 
-def _of_raw(body: bytes, version: Version) -> Inference:
+def _of_raw(body: bytes, version: Version) -> tuple[dict[str, Any], Reply]:
     """A body that is one row of the input `inputs` and nothing else; all is answered as binary data."""
     net = version.network()
     spec = inputs_of(net)[0]
@@ -143,7 +142,7 @@ def _of_raw(body: bytes, version: Version) -> Inference:
     array = np.frombuffer(body, kind).reshape(1, -1, *spec.shape[2:])
     outputs = [Wanted(output.name, True) for output in outputs_of(net)]
     names = returned([wanted.name for wanted in outputs])
-    return Inference({"model": f"{version.name}:{version.number}", "inputs": array, "return": names}, outputs)
+    return {"model": f"{version.name}:{version.number}", "inputs": array, "return": names}, Reply(outputs)
 
 
 def _object(data: bytes) -> dict[str, Any]:

@@ -42,8 +42,8 @@ def predict_routes(
 
 
 def _translated(jobs: Jobs, version: Version, body: bytes) -> Translated:
-    prediction = v1_predict.read(body, version)
-    return jobs.unroll(prediction.fields), prediction.write
+    fields, reply = v1_predict.read(body, version)
+    return jobs.unroll(fields), reply
 
 
 def router(models: Models) -> APIRouter:

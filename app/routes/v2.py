@@ -52,8 +52,8 @@ def infer_routes(
 
 
 def _translated(jobs: Jobs, version: Version, length: int | None, body: bytes) -> Translated:
-    inference = v2_infer.read(body, length, version)
-    return jobs.unroll(inference.fields), partial(inference.write, version)
+    fields, reply = v2_infer.read(body, length, version)
+    return jobs.unroll(fields), partial(reply.write, version)
 
 
 def router(models: Models, executor: Executor, settings: Settings, statistics: Statistics) -> APIRouter:
