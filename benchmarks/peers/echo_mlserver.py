@@ -5,7 +5,9 @@ python -m benchmarks.peers.echo_mlserver 8000
 """
 
 import asyncio
+import socket
 import sys
+from contextlib import ExitStack
 
 import numpy as np
 from mlserver import MLModel, MLServer, ModelSettings, Settings
@@ -25,9 +27,18 @@ class Echo(MLModel):
         return InferenceResponse(model_name=self.name, outputs=[NumpyCodec.encode_output("outputs", inputs)])
 
 
+def _free_ports(count: int) -> list[int]:
+    with ExitStack() as stack:
+        free = [stack.enter_context(socket.socket()) for _ in range(count)]
+        for one in free:
+            one.bind(("127.0.0.1", 0))
+        return [one.getsockname()[1] for one in free]
+
+
 async def serve(port: int) -> None:
+    grpc, metrics = _free_ports(2)
     settings = Settings(
-        host="127.0.0.1", http_port=port, grpc_port=port + 1, metrics_port=port + 2, parallel_workers=0, debug=False
+        host="127.0.0.1", http_port=port, grpc_port=grpc, metrics_port=metrics, parallel_workers=0, debug=False
     )
     await MLServer(settings).start([ModelSettings(name="echo", implementation=Echo, parameters=ModelParameters())])
 

@@ -76,7 +76,7 @@ def _header(data: memoryview) -> tuple[dict[str, Any], memoryview]:
     if len(data) < 8 or size > len(data) - 8:
         raise _broken(f"its header claims {size} bytes where there are {max(0, len(data) - 8)} more")
     try:
-        header = json.loads(bytes(data[8 : 8 + size]), object_pairs_hook=_unique)
+        header = _DECODER.decode(str(data[8 : 8 + size], "utf-8"))
     except (ValueError, RecursionError) as error:
         raise _broken(f"its header is not JSON: {error}") from None
     if not isinstance(header, dict):
@@ -89,6 +89,10 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     if len(out) != len(pairs):
         raise ValueError("a name stands twice")
     return out
+
+
+# made once: that takes as long as to read a header
+_DECODER, _ENCODER = json.JSONDecoder(object_pairs_hook=_unique), json.JSONEncoder(separators=(",", ":"))
 
 
 def _begin(entry: Any) -> tuple[int, int]:
@@ -143,7 +147,7 @@ def laid_out(tensors: Mapping[str, Array], metadata: Mapping[str, str]) -> tuple
         header[name] = {"dtype": _NAMES[array.dtype], "shape": list(array.shape), "data_offsets": [offset, end]}
         arrays.append(np.ascontiguousarray(array))
         offset = end
-    text = json.dumps(header, separators=(",", ":")).encode()
+    text = _ENCODER.encode(header).encode()
     text += b" " * (-len(text) % 8)
     head = len(text).to_bytes(8, "little") + text
     return head, [array.reshape(-1).view(np.uint8).data for array in arrays if array.size]

@@ -58,6 +58,23 @@ def page(address):
         browser.close()
 
 
+VERSION = "/versions/{version}"
+OF_V2 = [f"/v2/models/{{name}}{way}" for way in ("", VERSION)]
+OF_V1 = [f"/v1/models/{{name}}{way}" for way in ("", VERSION, "/labels/{label}")]
+V2 = [
+    "/v2",
+    "/v2/health/live",
+    "/v2/health/ready",
+    "/v2/models/stats",
+    *(f"{model}{end}" for end in ("", "/ready", "/config", "/stats") for model in OF_V2),
+    "/v2/repository/index",
+    "/v2/repository/models/{name}/load",
+    "/v2/repository/models/{name}/unload",
+    *(f"{model}/infer" for model in OF_V2),
+]
+V1 = [*OF_V1, *(f"{model}/metadata" for model in OF_V1), *(f"{model}:predict" for model in OF_V1)]
+
+
 def test_the_operation_list_is_there_and_nothing_comes_from_elsewhere(page, address):
     page.goto(f"{address}/docs")
     page.wait_for_selector("#operations-Compute-run")
@@ -72,6 +89,8 @@ def test_the_operation_list_is_there_and_nothing_comes_from_elsewhere(page, addr
         "/models/{name}/step",
         "/models/{name}/versions/{version}/run",
         "/models/{name}/versions/{version}/step",
+        *V2,
+        *V1,
         "/cells",
         "/healthz",
         "/readyz",
