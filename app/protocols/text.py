@@ -1,17 +1,39 @@
-"""Arrays in the JSON of other protocols: plain lists of numbers, without shape and type."""
+"""The JSON of other protocols: objects of known fields in, arrays as plain lists of numbers out."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from io import BytesIO
 from typing import Any
 
 import numpy as np
 import orjson
 
+from app.codecs import json
+from app.problems import Problem
 from rnn_engine import kernels
+from rnn_engine.errors import nearest, shown
 from rnn_engine.types import Array
 
 _OPTIONS = orjson.OPT_SERIALIZE_NUMPY
+
+
+#: Objects in a request, at most: more than a batch has rows, or a model tensors. One takes as long as 1000 numbers.
+MOST_OBJECTS = 10_000
+
+
+def read(body: bytes, fields: Sequence[str], example: str) -> dict[str, Any]:
+    """The fields of a request, which `example` shows. Raises a 400 for what is none, or has a field not among them."""
+    if body.count(b"{") > MOST_OBJECTS:
+        raise Problem(400, f"the body has over {MOST_OBJECTS} objects: send less at once, or arrays in their place")
+    try:
+        request = json.decode(body)
+    except Problem as problem:
+        problem.detail = problem.detail.replace('{"cell": …, "inputs": …}', example)
+        raise
+    for name in request.keys() - set(fields):
+        raise Problem(400, f"unknown field {shown(name)}: {nearest(name, fields)}", (name,))
+    return request
 
 
 def listed(array: Array) -> Any:

@@ -8,7 +8,6 @@ from typing import Any
 import numpy as np
 
 from app.answers import Content
-from app.codecs import json
 from app.codecs.arrays import Ragged
 from app.codecs.safetensors import taken_apart, with_tensors
 from app.problems import Problem
@@ -16,7 +15,7 @@ from app.protocols import text
 from app.protocols.tensors import IDS, Tensor, by_name, inputs_of, outputs_of
 from app.registry.models import Version
 from rnn_engine import Network
-from rnn_engine.errors import nearest, shown
+from rnn_engine.errors import shown
 from rnn_engine.types import Array
 
 SIGNATURE = "serving_default"
@@ -53,13 +52,7 @@ def _alone(tensors: dict[str, Any]) -> Any:
 
 def read(body: bytes, version: Version) -> tuple[dict[str, Any], Callable[[Mapping[str, Any]], Content]]:
     """The fields of /run, and what writes the answer, of a body. Raises a 400 where something does not fit."""
-    try:
-        request = json.decode(body)
-    except Problem as problem:
-        problem.detail = problem.detail.replace('{"cell": …, "inputs": …}', '{"instances": […]}')
-        raise
-    for name in request.keys() - set(FIELDS):
-        raise Problem(400, f"unknown field {shown(name)}: {nearest(name, FIELDS)}", (name,))
+    request = text.read(body, FIELDS, '{"instances": […]}')
     signature = request.get("signature_name", SIGNATURE)
     if signature not in ("", SIGNATURE):
         raise Problem(400, f"signature_name is {shown(signature)}: there is {SIGNATURE!r}", ("signature_name",))

@@ -22,7 +22,7 @@ from app.protocols import text
 from app.protocols.tensors import IDS, Tensor, by_name, inputs_of, outputs_of, returned
 from app.registry.models import Version
 from app.schemas import plain
-from rnn_engine.errors import nearest, shown
+from rnn_engine.errors import shown
 from rnn_engine.types import Array
 
 HEADER = b"inference-header-content-length"
@@ -107,7 +107,7 @@ def read(body: bytes, length: int | None, version: Version) -> tuple[dict[str, A
             said = f"past the end of the body of {len(body) - before} bytes"
             raise Problem(400, f"Inference-Header-Content-Length is {length}, which is {said}")
         length += before
-    request = _object(body if length is None else body[:length])
+    request = text.read(body if length is None else body[:length], FIELDS, '{"inputs": [{"name": …}]}')
     binary = _Binary(memoryview(body)[len(body) if length is None else length :], has_length=length is not None)
     net = version.network()
     tensors: dict[str, Array] = {}
@@ -143,17 +143,6 @@ def _of_raw(body: bytes, version: Version) -> tuple[dict[str, Any], Reply]:
     outputs = [Wanted(output.name, True) for output in outputs_of(net)]
     names = returned([wanted.name for wanted in outputs])
     return {"model": f"{version.name}:{version.number}", "inputs": array, "return": names}, Reply(outputs)
-
-
-def _object(data: bytes) -> dict[str, Any]:
-    try:
-        request = json.decode(data)
-    except Problem as problem:
-        problem.detail = problem.detail.replace('{"cell": …, "inputs": …}', '{"inputs": [{"name": …}]}')
-        raise
-    for name in request.keys() - set(FIELDS):
-        raise Problem(400, f"unknown field {shown(name)}: {nearest(name, FIELDS)}", (name,))
-    return request
 
 
 class _Binary:

@@ -7,12 +7,22 @@ from typing import Any
 
 from app import __version__
 from app.problems import Problem
+from app.protocols import text
 from app.protocols.tensors import Tensor, inputs_of, outputs_of
 from app.registry.models import Version
+from app.schemas import plain
 from rnn_engine.errors import nearest, shown
 
 EXTENSIONS = ["binary_tensor_data", "model_configuration", "model_repository", "statistics"]
 PLATFORM = "unrolled"
+
+#: Of a body of the model repository's calls, which bring no files.
+MOST_BYTES = 64 << 10
+#: What they have, and how that looks.
+REPOSITORY_FIELDS: dict[str, tuple[type[Any], str]] = {
+    "ready": (bool, '{"ready": true}'),
+    "parameters": (dict, '{"parameters": {}}'),
+}
 
 
 def server() -> dict[str, Any]:
@@ -105,9 +115,20 @@ def _configured(tensor: Tensor) -> dict[str, Any]:
     return found if row else found | {"reshape": {"shape": []}}  # a row is one number, and dims cannot be empty
 
 
-def check_load(request: Mapping[str, Any]) -> None:
+def repository_field(body: bytes, field: str) -> Any:
+    """The only field of a call to the model repository, whose body may be empty. Raises a 413 for a large one."""
+    if len(body) > MOST_BYTES:
+        raise Problem(413, f"the body has {len(body)} bytes, over the {MOST_BYTES} of a call to the model repository")
+    kind, example = REPOSITORY_FIELDS[field]
+    value = plain(text.read(body, [field], example).get(field)) if body.strip() else None
+    if value is not None and not isinstance(value, kind):
+        raise Problem(400, f"{field} is {shown(value)}: expected {example}", (field,))
+    return kind() if value is None else value
+
+
+def check_load(parameters: Mapping[str, Any]) -> None:
     """Raises a 403 where a request to load a model brings files of its own, a 400 for other parameters."""
-    for name, value in (request.get("parameters") or {}).items():
+    for name, value in parameters.items():
         if name.startswith("file:"):
             raise Problem(403, f"{shown(name)}: a model's files are not taken here, but by PUT /models/{{name}}")
         if name == "config" and value not in (None, "", "{}"):

@@ -11,7 +11,6 @@ from fastapi.responses import JSONResponse
 from starlette.routing import Route
 
 from app.bodies import unpacked
-from app.codecs import DEFAULT
 from app.executor import Executor
 from app.jobs import Jobs
 from app.problems import Problem
@@ -21,7 +20,7 @@ from app.protocols.statistics import Statistics
 from app.registry.models import Models, Version
 from app.routes.endpoint import Endpoint, Headers
 from app.routes.models import version_number
-from app.schemas import REPOSITORY_SCHEMAS, plain
+from app.schemas import REPOSITORY_SCHEMAS
 from app.settings import Settings
 
 MODEL = "/v2/models/{name}"
@@ -125,12 +124,8 @@ def _add(routes: APIRouter, suffix: str, summary: str, models: Models, told: Any
 
 
 def _repository(routes: APIRouter, models: Models, executor: Executor, settings: Settings) -> None:
-    async def object_of(request: Request) -> dict[str, Any]:
-        body = await unpacked(request.scope, request.receive, settings)
-        fields: dict[str, Any] = plain(DEFAULT.decode(body)) if body.strip() else {}
-        if not isinstance(fields.get("parameters") or {}, dict):
-            raise Problem(400, "`parameters` must be an object", ("parameters",))
-        return fields
+    async def told(request: Request, field: str) -> Any:
+        return v2_models.repository_field(await unpacked(request.scope, request.receive, settings), field)
 
     @routes.post(
         "/v2/repository/index",
@@ -138,9 +133,7 @@ def _repository(routes: APIRouter, models: Models, executor: Executor, settings:
         openapi_extra=REPOSITORY_SCHEMAS["index"],
     )
     async def index(request: Request) -> Response:
-        ready = (await object_of(request)).get("ready", False)
-        if not isinstance(ready, bool):
-            raise Problem(400, f"ready is {ready!r:.40}: expected true or false", ("ready",))
+        ready = await told(request, "ready")
         return JSONResponse([one for one in models.index() if not ready or one["state"] == "READY"])
 
     @routes.post(
@@ -149,7 +142,7 @@ def _repository(routes: APIRouter, models: Models, executor: Executor, settings:
         openapi_extra=REPOSITORY_SCHEMAS["load"],
     )
     async def load(name: str, request: Request) -> Response:
-        v2_models.check_load(await object_of(request))
+        v2_models.check_load(await told(request, "parameters"))
         await executor.aside(lambda: models.load(name))
         return Response()
 
@@ -159,7 +152,7 @@ def _repository(routes: APIRouter, models: Models, executor: Executor, settings:
         openapi_extra=REPOSITORY_SCHEMAS["unload"],
     )
     async def unload(name: str, request: Request) -> Response:
-        await object_of(request)
+        await told(request, "parameters")
         await executor.aside(lambda: models.unload(name))
         return Response()
 

@@ -193,6 +193,7 @@ SEQUENCE = [[1.0] * 4]
         ({"inputs": {"inputs": [SEQUENCE], "lengths": [1, 1]}}, ["2 entries"]),
         ({"instances": [SEQUENCE], "signature_name": "regress"}, ["serving_default"]),
         ({"instances": [SEQUENCE], "signature_name": 5}, ["serving_default"]),
+        ({"instances": [{"inputs": SEQUENCE}] * 20_000}, ["over 10000 objects"]),
         ({"instance": [SEQUENCE]}, ["did you mean `instances`"]),
     ],
 )

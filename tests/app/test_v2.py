@@ -310,6 +310,11 @@ def test_bodies_that_are_no_request(stocked, body):
     refused(stocked, infer(stocked, body), 400)
 
 
+def test_more_objects_than_any_request_has_are_not_looked_at(stocked):
+    tensors = {"inputs": [{"name": f"x{k}"} for k in range(20_000)]}
+    refused(stocked, infer(stocked, tensors), 400, "over 10000 objects")
+
+
 def test_ids_that_are_not_whole(stocked):
     told = {"name": "inputs", "datatype": "INT64", "shape": [1, 2], "data": [1.5, 2]}
     refused(stocked, infer(stocked, {"inputs": [told]}, path="/v2/models/reader/infer"), 400, "not whole")
@@ -357,13 +362,17 @@ def test_paths_that_are_wrong(stocked, method, path, status):
         ("/v2/repository/index", b"{", 400),
         ("/v2/repository/index", b"[]", 400),
         ("/v2/repository/index", b'{"ready": 1}', 400),
+        ("/v2/repository/index", b"null", 400),
+        ("/v2/repository/index", b'{"redy": true}', 400),
         ("/v2/repository/models/net/load", b'{"parameters": 5}', 400),
+        ("/v2/repository/models/net/load", b'{"parameters": {"file:1/x": "%s"}}' % (b"A" * 100_000), 413),
         ("/v2/repository/models/net/load", b'{"parameters": {"configg": "{}"}}', 400),
         ("/v2/repository/models/net/load", b'{"parameters": {"file:1/x": "AA=="}}', 403),
     ],
 )
 def test_repository_calls_that_are_wrong(stocked, path, body, status):
     refused(stocked, stocked.post(path, content=body), status)
+    assert "cell" not in stocked.post(path, content=body).json()["error"]
 
 
 def test_the_index_takes_an_empty_body_or_none(stocked):
