@@ -37,8 +37,10 @@ async def chunks(request: Request, limit: int, what: str, seconds: int) -> Async
         yield part
 
 
-async def unpacked(scope: Scope, receive: Receive, settings: Settings, before: bytes = b"") -> bytes:
-    """The whole body as it was before it was compressed, and `before` in front of it.
+async def unpacked(
+    scope: Scope, receive: Receive, settings: Settings, before: bytes = b""
+) -> bytes | compression.Folded:
+    """The whole body as it was before it was compressed, and `before` in front of it; one that is large still folded.
 
     Raises what `whole` does, a 415 for an encoding that is not spoken, a 400 for a body that is broken.
     """
@@ -46,7 +48,7 @@ async def unpacked(scope: Scope, receive: Receive, settings: Settings, before: b
     length = next((value for name, value in scope["headers"] if name == b"content-length"), b"").decode("latin-1")
     if coding is None:
         return await whole(receive, length, settings, before)
-    return await coding.unpacked(await whole(receive, length, settings), settings.max_body_bytes, before)
+    return coding.unpacked(await whole(receive, length, settings), settings.max_body_bytes, before)
 
 
 async def whole(receive: Receive, content_length: str, settings: Settings, before: bytes = b"") -> bytes:

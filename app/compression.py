@@ -6,12 +6,11 @@ before that it is in the package backports.zstd.
 
 from __future__ import annotations
 
-import asyncio
 import zlib
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
-from typing import Any
+from typing import Any, TypeVar
 
 from app.problems import Problem
 from app.work import Job
@@ -23,6 +22,8 @@ except ImportError:
         from backports import zstd
     except ImportError:
         zstd = None
+
+_Body = TypeVar("_Body")
 
 #: What is fed at once, and what comes out at once, at most.
 FED, PIECE = 64 << 10, 1 << 20
@@ -56,15 +57,14 @@ class Coding:
         out = [encoder.compress(part[k : k + PIECE]) for part in parts for k in range(0, len(part), PIECE)]
         return [piece for piece in (*out, encoder.flush()) if piece]
 
-    async def unpacked(self, body: bytes, limit: int, before: bytes = b"") -> bytes:
-        """A body as it was, and `before` in front of it.
+    def unpacked(self, body: bytes, limit: int, before: bytes = b"") -> bytes | Folded:
+        """A body as it was, and `before` in front of it; one that is large is only begun.
 
         Raises a 400 where it is broken or cut off, a 413 where it is over `limit` bytes long.
         """
         unpacking = Unpacking(self, body, limit)
-        if not unpacking.go(INLINE_BYTES):
-            await asyncio.to_thread(unpacking.go, limit + 1)
-        return b"".join((before, *unpacking.out))
+        folded = Folded(unpacking, before)
+        return folded.unfolded() if unpacking.go(INLINE_BYTES) else folded
 
 
 class _Zlib:
@@ -96,24 +96,24 @@ class Unpacking:
     """A body that is being unpacked, as far as one wants at a time."""
 
     def __init__(self, coding: Coding, body: bytes, limit: int) -> None:
-        self._coding, self._body, self._limit = coding, memoryview(body), limit
+        self._coding, self._body, self.limit = coding, memoryview(body), limit
         self._decoder, self._frames, self._at = coding.decoder(), 1, 0
         self._rest = b""  # of what was fed, behind a frame's end
         self.out: list[bytes] = []
-        self._size = 0
+        self.size = 0
 
     def go(self, until: int) -> bool:
         """Unpacks until so many bytes are there, or to the end: whether it has come there."""
-        while self._size < until:
+        while self.size < until:
             if self._decoder.eof:
                 self._rest += self._decoder.unused_data
                 if not self._rest and self._at == len(self._body):
                     return True
                 self._next_frame()
             self._feed()
-            if self._size > self._limit:
+            if self.size > self.limit:
                 raise Problem(
-                    413, f"the body unpacks to more than the limit of {self._limit} bytes (UNROLLED_MAX_BODY_BYTES)"
+                    413, f"the body unpacks to more than the limit of {self.limit} bytes (UNROLLED_MAX_BODY_BYTES)"
                 )
         return False
 
@@ -126,10 +126,10 @@ class Unpacking:
             if not data:
                 raise self._broken("it is cut off")
         try:
-            piece = decoder.decompress(data, max_length=min(PIECE, self._limit + 1 - self._size))
+            piece = decoder.decompress(data, max_length=min(PIECE, self.limit + 1 - self.size))
         except self._coding.broken as error:
             raise self._broken(str(error)) from None
-        self._size += len(piece)
+        self.size += len(piece)
         if piece:
             self.out.append(piece)
 
@@ -141,6 +141,27 @@ class Unpacking:
 
     def _broken(self, why: str) -> Problem:
         return Problem(400, f"the body is not {self._coding.name}, as its Content-Encoding says: {why}")
+
+
+class Folded:
+    """A large body that is unpacked where there is time for it: of many that wait, only a few are ever in memory."""
+
+    def __init__(self, unpacking: Unpacking, before: bytes) -> None:
+        self._unpacking, self._before = unpacking, before
+
+    def __len__(self) -> int:
+        """How long it is at least."""
+        return self._unpacking.size + 1
+
+    def unfolded(self) -> bytes:
+        """The body. Raises what `Coding.unpacked` does."""
+        self._unpacking.go(self._unpacking.limit + 1)
+        return b"".join((self._before, *self._unpacking.out))
+
+
+def unfolding(understand: Callable[[bytes], Job]) -> Callable[[bytes | Folded], Job]:
+    """The same, of bodies that may be folded."""
+    return lambda body: understand(body.unfolded() if isinstance(body, Folded) else body)
 
 
 def _zlib(name: str, wbits: int, **more: Any) -> Coding:
@@ -208,10 +229,10 @@ def _ranked(part: str) -> tuple[str, float]:
         return name, 0.0
 
 
-def dearer(understand: Callable[[bytes], Job]) -> Callable[[bytes], Job]:
+def dearer(understand: Callable[[_Body], Job]) -> Callable[[_Body], Job]:
     """The same, of a request whose answer is compressed."""
 
-    def understood(body: bytes) -> Job:
+    def understood(body: _Body) -> Job:
         job = understand(body)
         return replace(job, to_answer=DEARER * job.to_answer)
 

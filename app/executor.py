@@ -15,6 +15,7 @@ from starlette.requests import ClientDisconnect
 
 from app.admission import Admission
 from app.answers import Content
+from app.compression import Folded
 from app.lane import Lane, too_late
 from app.problems import Problem
 from app.scheduler import Scheduler
@@ -55,8 +56,9 @@ _Result = TypeVar("_Result")
 class Asked:
     """A request as it came: its body, how to read it and write the answer, and how to learn that its client left."""
 
-    body: bytes  # until it is understood; of many requests that wait, what they no longer need would fill the caches
-    understand: Callable[[bytes], Job]
+    #: until it is understood; of many requests that wait, what they no longer need would fill the caches
+    body: bytes | Folded
+    understand: Callable[[Any], Job]
     encode: Callable[[Mapping[str, Any]], Content]
     timeout: float | None = None  # seconds, as a header says
     gone: Callable[[], Awaitable[Any]] | None = None  # returns once the client has left

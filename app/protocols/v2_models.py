@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from app import __version__
+from app.compression import Folded
 from app.problems import Problem
 from app.protocols import text
 from app.protocols.tensors import Tensor, inputs_of, outputs_of
@@ -115,9 +116,9 @@ def _configured(tensor: Tensor) -> dict[str, Any]:
     return found if row else found | {"reshape": {"shape": []}}  # a row is one number, and dims cannot be empty
 
 
-def repository_field(body: bytes, field: str) -> Any:
+def repository_field(body: bytes | Folded, field: str) -> Any:
     """The only field of a call to the model repository, whose body may be empty. Raises a 413 for a large one."""
-    if len(body) > MOST_BYTES:
+    if isinstance(body, Folded) or len(body) > MOST_BYTES:
         raise Problem(413, f"the body has {len(body)} bytes, over the {MOST_BYTES} of a call to the model repository")
     kind, example = REPOSITORY_FIELDS[field]
     value = plain(text.read(body, [field], example).get(field)) if body.strip() else None

@@ -60,7 +60,7 @@ class Compute:
             understand = partial(_understood, self._understand, reader, with_model)
         asked = Asked(
             await unpacked(scope, receive, self._settings),
-            understand if asked_for is None else compression.dearer(understand),
+            compression.unfolding(understand if asked_for is None else compression.dearer(understand)),
             answers.writer(writer, asked_for),
             timeout_of(headers.get(b"x-timeout-ms")),
             partial(gone, receive),

@@ -73,7 +73,7 @@ class Endpoint:
 
         asked = Asked(
             await unpacked(scope, receive, self._settings, exchange.before),
-            exchange.understand if wanted is None else compression.dearer(exchange.understand),
+            compression.unfolding(exchange.understand if wanted is None else compression.dearer(exchange.understand)),
             encode,
             timeout_of(headers.get(b"x-timeout-ms")),
             partial(gone, receive),

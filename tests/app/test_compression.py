@@ -1,5 +1,6 @@
 """Compressed bodies, and answers that are compressed where a client asks for it; libraries are the other side."""
 
+import asyncio
 import gzip
 import json
 import zlib
@@ -10,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from app import compression
-from app.compression import CODINGS, Unpacking, zstd
+from app.compression import CODINGS, Folded, Unpacking, zstd
 from app.problems import Problem
 from tests.app import raw
 from tests.app.client import JSON, SAFETENSORS, problem, service
@@ -66,6 +67,33 @@ def test_large_bodies_are_unpacked_too(client, encoding):
     body = json.dumps({"cell": "rnn", "num_units": 1, "inputs": inputs.tolist(), "return": ["state"]}).encode()
     assert len(body) > 2 * compression.INLINE_BYTES
     assert post(client, PACK[encoding](body), encoding).content == post(client, body).content
+
+
+def test_of_large_bodies_that_wait_only_those_that_are_read_are_unpacked(monkeypatch):
+    """64 KB of each would be 64 MB otherwise, as many as there are requests under way."""
+    held, most = set(), 0
+    unfolded = Folded.unfolded
+
+    def noting(folded):
+        nonlocal most
+        held.add(folded)
+        most = max(most, len(held))
+        try:
+            return unfolded(folded)
+        finally:
+            held.discard(folded)
+
+    monkeypatch.setattr(Folded, "unfolded", noting)
+    bomb = gzip.compress(b" " * (20 << 20))
+    with service(threads=2) as client:
+
+        async def all_at_once():
+            headers = {"content-encoding": "gzip"}
+            return await asyncio.gather(*(client.http.post("/run", content=bomb, headers=headers) for _ in range(30)))
+
+        responses = client.runner.run(all_at_once())
+    assert {response.status_code for response in responses} == {400}
+    assert 1 <= most <= 2
 
 
 @given(st.binary(max_size=5000), st.sampled_from(list(PACK)), st.integers(1, 6000), st.integers(1, 400))
