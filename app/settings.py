@@ -36,7 +36,7 @@ class Settings(BaseSettings):
         description="what computes: auto takes a compiled kernel wherever there is one, numpy the plain loop; fused is "
         "auto, but does not start where there are no kernels",
     )
-    max_body_bytes: int = Field(64 * MIB, ge=1, description="largest request body")
+    max_body_bytes: int = Field(64 * MIB, ge=1, description="largest request body, and what one may unpack to")
     max_upload_bytes: int = Field(1024 * MIB, ge=1, description="largest upload of a model's files")
     max_batch: int = Field(4096, ge=1, description="most rows of a batch")
     max_time: int = Field(65_536, ge=1, description="longest sequence, in time steps")

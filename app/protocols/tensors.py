@@ -82,11 +82,11 @@ def _sizes(tree: Mapping[str, Any], name: str) -> Iterator[tuple[str, int]]:
 
 def by_name(tensors: Sequence[Tensor], name: Any, where: Sequence[str | int], what: str) -> Tensor:
     """The tensor that is meant. Raises a 400 that names the nearest."""
+    if not isinstance(name, str):
+        raise Problem(400, f"{what} has no `name`, which must be a string", (*where, "name"))
     for tensor in tensors:
         if tensor.name == name:
             return tensor
-    if not isinstance(name, str):
-        raise Problem(400, f"{what} has no `name`, which must be a string", (*where, "name"))
     names = [tensor.name for tensor in tensors]
     raise Problem(400, f"the model has no {what} {shown(name)}: {nearest(name, names)}", (*where, "name"))
 

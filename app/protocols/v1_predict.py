@@ -54,7 +54,7 @@ def read(body: bytes, version: Version) -> tuple[dict[str, Any], Callable[[Mappi
     """The fields of /run, and what writes the answer, of a body. Raises a 400 where something does not fit."""
     request = text.read(body, FIELDS, '{"instances": […]}')
     signature = request.get("signature_name", SIGNATURE)
-    if signature not in ("", SIGNATURE):
+    if not isinstance(signature, str) or signature not in ("", SIGNATURE):
         raise Problem(400, f"signature_name is {shown(signature)}: there is {SIGNATURE!r}", ("signature_name",))
     given = [name for name in ("instances", "inputs") if name in request]
     if len(given) != 1:

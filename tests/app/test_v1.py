@@ -4,6 +4,8 @@ import json
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from tests.app.client import array, arrays, problem
 from tests.app.test_models import IDS, LENGTHS, X, stock
@@ -157,6 +159,7 @@ def test_answers_are_compressed_where_it_is_asked_for(stocked):
 # -- what can be wrong -------------------------------------------------------------------------------------------------
 
 SEQUENCE = [[1.0] * 4]
+NAMES = ["inputs", "lengths", "initial_state.0.h", "initial_state.0.c", "x"]
 
 
 @pytest.mark.parametrize(
@@ -193,6 +196,7 @@ SEQUENCE = [[1.0] * 4]
         ({"inputs": {"inputs": [SEQUENCE], "lengths": [1, 1]}}, ["2 entries"]),
         ({"instances": [SEQUENCE], "signature_name": "regress"}, ["serving_default"]),
         ({"instances": [SEQUENCE], "signature_name": 5}, ["serving_default"]),
+        ({"instances": [SEQUENCE], "signature_name": []}, ["serving_default"]),
         ({"instances": [{"inputs": SEQUENCE}] * 20_000}, ["over 10000 objects"]),
         ({"instance": [SEQUENCE]}, ["did you mean `instances`"]),
     ],
@@ -202,6 +206,20 @@ def test_requests_that_are_wrong_are_a_400_with_an_error(stocked, fields, words)
     for word in words:
         assert word in said["error"], said["error"]
     assert stocked.post(NET, json={"instances": [SEQUENCE]}).status_code == 200
+
+
+VALUES = st.recursive(
+    st.none() | st.booleans() | st.integers(-5, 300) | st.floats(-1e3, 1e3) | st.sampled_from(["inputs", "x"]),
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.sampled_from(NAMES), inner, max_size=3),
+    max_leaves=8,
+)
+
+
+@given(st.dictionaries(st.sampled_from(["instances", "inputs", "signature_name", "x"]), VALUES, max_size=2))
+def test_whatever_stands_in_a_request_is_answered_or_refused(stocked, fields):
+    response = stocked.post(NET, json=fields)
+    if response.status_code != 200:
+        assert problem(response, 400)["error"]
 
 
 @pytest.mark.parametrize("body", [b"", b"{", b"[]", b"[[1]]", b"\xff", b'{"instances": [[[NaN]]]}', b'{"a":1,"a":1}'])

@@ -6,11 +6,27 @@ import struct
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from tests.app import raw
 from tests.app.client import array, problem, service
 from tests.app.test_models import GRU, IDS, LENGTHS, LSTM, READER, READING, X, registered, stock
 
+PARTS = [
+    "id",
+    "name",
+    "shape",
+    "datatype",
+    "data",
+    "parameters",
+    "binary_data_size",
+    "binary_data",
+    "inputs",
+    "outputs",
+    "dtype",
+    "timeout",
+]
 HEADER = "Inference-Header-Content-Length"
 INPUT = {"name": "inputs", "datatype": "FP32", "shape": [3, 5, 4]}
 JSON_BODY = {"inputs": [INPUT | {"data": X.tolist()}]}
@@ -257,12 +273,38 @@ SIZE = X.nbytes
         ({"datatype": None}, X.tobytes(), ["datatype"]),
         ({"name": "x"}, X.tobytes(), ["Known: initial_state.0.c"]),
         ({"name": None}, X.tobytes(), ["name"]),
+        ({"name": []}, X.tobytes(), ["name"]),
+        ({"name": [1]}, X.tobytes(), ["name"]),
         ({"name": "initial_state.0.h"}, X.tobytes(), ["missing"]),
         ({"datatype": "FP64", "shape": [3, 5, 4]}, X.tobytes(), ["takes 480 bytes"]),
     ],
 )
 def test_tensors_that_are_wrong(stocked, tensor, blob, words):
     refused(stocked, send(stocked, {"inputs": [BINARY_INPUT | tensor]}, blob), 400, *words)
+
+
+VALUES = st.recursive(
+    st.none() | st.booleans() | st.integers(-5, 300) | st.floats(-1e3, 1e3) | st.sampled_from(["inputs", "FP32", "x"]),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from([*PARTS, "x"]), inner, max_size=3),
+    max_leaves=6,
+)
+
+
+@given(st.data())
+def test_whatever_stands_in_a_request_is_answered_or_refused(stocked, data):
+    """A part of a good one is replaced by anything at all; never a 500, and never an answer without its outputs."""
+    request = json.loads(json.dumps({"inputs": [BINARY_INPUT], "outputs": [{"name": "outputs", "parameters": {}}]}))
+    tensor, output = request["inputs"][0], request["outputs"][0]
+    at = data.draw(st.sampled_from([request, tensor, tensor["parameters"], output, output["parameters"]]))
+    at[data.draw(st.sampled_from(PARTS))] = data.draw(VALUES)
+    body, headers = binary(request, X.tobytes())
+    cut = data.draw(st.integers(0, 3))
+    response = infer(stocked, body[: len(body) - cut], **headers)
+    assert response.status_code in (200, 400, 501), response.text
+    if response.status_code == 200:
+        assert response.json()["outputs"]
+    else:
+        assert problem(response, response.status_code)["error"]
 
 
 def test_binary_data_without_its_header(stocked):
