@@ -38,6 +38,7 @@ MAX_DEPTH = 32  # of nested lists and objects, and an array's rank
 MAX_SIZE = 1 << 59  # of an array without its axes of size 0: as far as NumPy goes
 MANY_KEYS = 2000
 MAX_LISTS = 4_000_000  # in a whole body: a list takes about 100 bytes while it is read
+MAX_OBJECTS = 10_000  # more than a batch has rows, or a model tensors: one takes as long to read as 1000 numbers
 
 #: Arrays of these dtypes are written as objects, all others as plain lists.
 NAMES = {np.dtype(name): name for name in ("float32", "float64")}
@@ -54,12 +55,10 @@ def decode(body: bytes) -> dict[str, Any]:
 
 def read(body: bytes) -> dict[str, Any]:
     """The same for any JSON, errors above all."""
-    if body.count(b"[") + body.count(b"{") > MAX_LISTS:
-        raise Problem(
-            413,
-            f"the body has over {MAX_LISTS} lists and objects, each of which costs more than a number: send arrays as "
-            '{"shape": […], "values": […]} with flat values, or as safetensors',
-        )
+    for brackets, most, what in ((b"[", MAX_LISTS, "lists"), (b"{", MAX_OBJECTS, "objects")):
+        if body.count(brackets) > most:
+            hint = 'send arrays as {"shape": […], "values": […]} with flat values, or as safetensors, or less at once'
+            raise Problem(413, f"the body has over {most} {what}, each of which costs more than a number: {hint}")
     parsed = _parse(body)
     if not isinstance(parsed, OBJECTS):
         raise Problem(422, f'the body is {_kind(parsed)}, expected an object: {{"cell": …, "inputs": …}}', ())

@@ -278,7 +278,9 @@ NESTS = {
 @pytest.mark.parametrize("depth", [300, 1000, 2000, 100_000])
 @pytest.mark.parametrize("nest", NESTS.values(), ids=NESTS)
 def test_deep_nesting_is_a_problem_of_the_request(nest, depth):
-    refused(f'{{"a": {nest(depth)}}}', 400 if depth > 1024 else 422)
+    body = f'{{"a": {nest(depth)}}}'
+    many = body.count("{") > codec.MAX_OBJECTS
+    refused(body, 413 if many else 400 if depth > 1024 else 422)
 
 
 @pytest.mark.parametrize("nest", ["lists", "empty lists", "objects"])
@@ -492,3 +494,10 @@ def test_a_body_of_millions_of_lists_is_refused_before_it_is_read(monkeypatch, p
     monkeypatch.setattr(codec, "MAX_LISTS", 10)
     assert "flat values" in refused('{"a": [[1],[1],[1],[1],[1],[1],[1],[1],[1],[1]]}', 413).detail
     assert codec.decode(b'{"a": [[1],[1],[1],[1],[1],[1],[1],[1]]}')["a"].shape == (8, 1)
+
+
+def test_a_body_of_thousands_of_objects_is_refused_before_it_is_read(monkeypatch):
+    monkeypatch.setattr(codec, "_parse", lambda body: pytest.fail("it was parsed"))
+    monkeypatch.setattr(codec.quick_json, "MOST_OTHERS", 5)
+    monkeypatch.setattr(codec, "MAX_OBJECTS", 10)
+    assert "10 objects" in refused(json.dumps({"a": [{"b": "c"}] * 10}), 413).detail

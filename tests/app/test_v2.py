@@ -354,7 +354,7 @@ def test_bodies_that_are_no_request(stocked, body):
 
 def test_more_objects_than_any_request_has_are_not_looked_at(stocked):
     tensors = {"inputs": [{"name": f"x{k}"} for k in range(20_000)]}
-    refused(stocked, infer(stocked, tensors), 400, "over 10000 objects")
+    refused(stocked, infer(stocked, tensors), 413, "over 10000 objects")
 
 
 def test_ids_that_are_not_whole(stocked):
