@@ -81,9 +81,10 @@ def serve(told: dict[str, Any]) -> Figure:
             if ratio is not None:
                 axis.annotate(f"{ratio:.2f}", (x, ratio), (6, -3), textcoords="offset points", fontsize=8)
         axis.set(title=f"{connections} connection{'s' * (connections > 1)}", yscale="log")
-        axis.set_xticks(range(len(workloads)), [told["workloads"][name].replace(" into ", "\n") for name in workloads])
+        lines = [told["workloads"][name].replace(": ", "\n").replace(" into ", "\n") for name in workloads]
+        axis.set_xticks(range(len(workloads)), lines)
         axis.tick_params(axis="x", labelsize=7)
-        axis.set_xlim(-0.5, len(workloads) - 0.5)
+        axis.set_xlim(-0.5, len(workloads) - 0.3)
         axis.yaxis.set_major_formatter("{x:g}")
         axis.grid(alpha=0.25)
     axes[0][0].set_ylim(min(0.8, 0.85 * min(best.values())), None)
