@@ -58,6 +58,15 @@ class Admission:
                 raise self._problem(said, "try again later, or allow it more time (timeout_ms)")
         return Counted(self, 0, job.rows, job.nbytes)
 
+    def arriving(self) -> Arriving:
+        """A body that comes in."""
+        return Arriving(self)
+
+    def check_room(self, own: int, more: int) -> None:
+        """Raises a 429 where a body of which `own` bytes are there has so many more, and they do not fit."""
+        if self.nbytes > own and self.nbytes + more > self._settings.queue_bytes:
+            raise self._full(f"{self.nbytes / MIB:.0f} MiB are under way, and more of this body comes", "queue_bytes")
+
     def backlog(self) -> float:
         """About how many seconds of work wait, counted anew now and then only: all who are turned away ask."""
         now = time.monotonic()
@@ -74,6 +83,26 @@ class Admission:
     def _problem(self, said: str, hint: str) -> Problem:
         seconds = min(MOST_RETRY, max(1, math.ceil(self.backlog())))
         return Problem(429, f"the queue is full: {said}: {hint}", headers={"Retry-After": str(seconds)})
+
+
+class Arriving:
+    """The bytes of a body that is not whole yet: they count as what is under way."""
+
+    __slots__ = ("_at", "_nbytes")
+
+    def __init__(self, at: Admission) -> None:
+        self._at, self._nbytes = at, 0
+
+    def add(self, nbytes: int) -> None:
+        """More of it is there. Raises a 429 where there is no room for it."""
+        self._at.check_room(self._nbytes, nbytes)
+        self._at.nbytes += nbytes
+        self._nbytes += nbytes
+
+    def end(self) -> None:
+        """It is whole, or will never be."""
+        self._at.nbytes -= self._nbytes
+        self._nbytes = 0
 
 
 class Counted:

@@ -10,6 +10,7 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.types import Receive, Scope
 
 from app import compression
+from app.admission import Arriving
 from app.problems import Problem
 from app.settings import Settings
 
@@ -38,7 +39,7 @@ async def chunks(request: Request, limit: int, what: str, seconds: int) -> Async
 
 
 async def unpacked(
-    scope: Scope, receive: Receive, settings: Settings, before: bytes = b""
+    scope: Scope, receive: Receive, settings: Settings, before: bytes = b"", arriving: Arriving | None = None
 ) -> bytes | compression.Folded:
     """The whole body as it was before it was compressed, and `before` in front of it; one that is large still folded.
 
@@ -47,14 +48,17 @@ async def unpacked(
     coding = compression.of_body(scope["headers"])
     length = next((value for name, value in scope["headers"] if name == b"content-length"), b"").decode("latin-1")
     if coding is None:
-        return await whole(receive, length, settings, before)
-    return coding.unpacked(await whole(receive, length, settings), settings.max_body_bytes, before)
+        return await whole(receive, length, settings, before, arriving)
+    folded = await whole(receive, length, settings, arriving=arriving)
+    return coding.unpacked(folded, settings.max_body_bytes, before)
 
 
-async def whole(receive: Receive, content_length: str, settings: Settings, before: bytes = b"") -> bytes:
+async def whole(
+    receive: Receive, content_length: str, settings: Settings, before: bytes = b"", arriving: Arriving | None = None
+) -> bytes:
     """The whole body in memory, and `before` in front of it.
 
-    A 413 where it is too large, a 408 where it does not come in time.
+    A 413 where it is too large, a 408 where it does not come in time, a 429 where too many are `arriving`.
     """
     limit, what = settings.max_body_bytes, "the body (UNROLLED_MAX_BODY_BYTES)"
     _check_size(content_length, limit, what)
@@ -72,7 +76,8 @@ async def whole(receive: Receive, content_length: str, settings: Settings, befor
             if size > limit:
                 raise _too_large(limit, what)
             parts.append(part)
-            more = message.get("more_body", False)
+            if (more := message.get("more_body", False)) and arriving is not None:
+                arriving.add(len(part))
     except asyncio.CancelledError as error:
         if task is None or error.args != (_LATE,):
             raise
@@ -80,6 +85,8 @@ async def whole(receive: Receive, content_length: str, settings: Settings, befor
         raise _too_slow(f"the body did not come within {settings.body_seconds} s") from None
     finally:
         timer.cancel()
+        if arriving is not None:
+            arriving.end()
     return parts[0] if len(parts) == 1 else b"".join(parts)
 
 

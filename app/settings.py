@@ -49,7 +49,9 @@ class Settings(BaseSettings):
     )
     queue_requests: int = Field(128, ge=1, description="most runs under way, waiting ones included; 429 for more")
     queue_rows: int = Field(16_384, ge=1, description="most rows of runs under way; 429 for more")
-    queue_bytes: int = Field(2048 * MIB, ge=1, description="most memory of runs under way; 429 for more")
+    queue_bytes: int = Field(
+        2048 * MIB, ge=1, description="most memory of runs under way, and of bodies that come in; 429 for more"
+    )
     tick_steps: int = Field(
         0, ge=0, description="time steps after which runs may join a batch or leave it; 0 adapts to the work"
     )

@@ -59,7 +59,7 @@ class Compute:
         else:
             understand = partial(_understood, self._understand, reader, with_model)
         asked = Asked(
-            await unpacked(scope, receive, self._settings),
+            await unpacked(scope, receive, self._settings, arriving=self._executor.admission.arriving()),
             compression.unfolding(understand if asked_for is None else compression.dearer(understand)),
             answers.writer(writer, asked_for),
             timeout_of(headers.get(b"x-timeout-ms")),

@@ -72,7 +72,7 @@ class Endpoint:
             return content if wanted is None else content.coded(wanted)
 
         asked = Asked(
-            await unpacked(scope, receive, self._settings, exchange.before),
+            await unpacked(scope, receive, self._settings, exchange.before, self._executor.admission.arriving()),
             compression.unfolding(exchange.understand if wanted is None else compression.dearer(exchange.understand)),
             encode,
             timeout_of(headers.get(b"x-timeout-ms")),

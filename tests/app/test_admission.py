@@ -178,3 +178,37 @@ def test_whatever_goes_wrong_nothing_stays_counted(error, inside):
     with pytest.raises(type(error)):
         fails()
     assert counts(at) == (0, 0, 0)
+
+
+# -- bodies that come in -----------------------------------------------------------------------------------------------
+
+
+def test_what_is_there_of_a_body_counts_until_it_is_whole():
+    at = admission()
+    first, second = at.arriving(), at.arriving()
+    first.add(6 * MIB)
+    second.add(3 * MIB)
+    with pytest.raises(Problem) as caught:
+        second.add(2 * MIB)
+    assert caught.value.status == 429
+    assert "UNROLLED_QUEUE_BYTES" in caught.value.detail
+    assert "9 MiB are under way" in caught.value.detail
+    assert at.nbytes == 9 * MIB  # what did not fit does not count
+    refused(at.job, job(rows=1, mib=2), 60)
+    first.end()
+    second.add(7 * MIB)
+    second.end()
+    second.end()
+    assert at.nbytes == 0
+
+
+def test_a_body_that_is_over_the_limit_alone_is_let_in_where_there_is_nothing_else():
+    at = admission()
+    alone = at.arriving()
+    for _ in range(4):
+        alone.add(4 * MIB)
+    other = at.arriving()
+    with pytest.raises(Problem):
+        other.add(1)
+    alone.end()
+    assert at.nbytes == 0

@@ -169,6 +169,23 @@ def test_who_is_turned_away_is_told_so_before_the_body_comes_and_the_connection_
     server.stop()
 
 
+def test_bodies_that_come_in_at_once_take_no_more_memory_than_they_may(start):
+    server = start(threads=2, queue_bytes=4 << 20)
+    with connected(server) as first, connected(server) as second:
+        first.sendall(head(4 << 20) + b" " * (3 << 20))
+        until(lambda: gauge(server, "unrolled_queue_bytes") >= 3 << 20, "most of the first is there")
+        with suppress(ConnectionError):
+            second.sendall(head(2 << 20) + b" " * (2 << 20))
+        answer = answer_on(second)
+        assert status(answer) == 429
+        assert b"UNROLLED_QUEUE_BYTES" in answer
+        assert gauge(server, "unrolled_queue_bytes") <= 4 << 20
+        first.sendall(b" " * ((1 << 20) - len(BODY)) + BODY)
+        assert status(answer_on(first)) == 200
+    until(lambda: gauge(server, "unrolled_queue_bytes") == 0, "none is left")
+    server.stop()
+
+
 # -- who does not read -------------------------------------------------------------------------------------------------
 
 
