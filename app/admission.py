@@ -26,11 +26,16 @@ class Admission:
         self.requests = self.rows = self.nbytes = 0
         self.draining = False
 
+    @property
+    def is_full(self) -> bool:
+        """Whether there are too many requests for one more."""
+        return self.requests >= self._settings.queue_requests
+
     def check(self) -> None:
         """Raises a 429 where there are too many requests, a 503 at the end."""
         if self.draining:
             raise Problem(503, "shutting down: no new work is taken")
-        if self.requests >= self._settings.queue_requests:
+        if self.is_full:
             raise self._full(f"{self.requests} requests are under way", "queue_requests")
 
     def request(self) -> Counted:

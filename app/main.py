@@ -100,6 +100,8 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     app.user_middleware += [Middleware(MetricsMiddleware, metrics, paths), Middleware(HeadMiddleware)]
     framework = app.build_middleware_stack
 
+    app.state.refuse = compute.Refusals(executor.admission, metrics, template_of(protocols))
+
     def stack() -> ASGIApp:
         behind = compute.HotPaths(framework(), protocols, metrics, template_of(protocols))
         return compute.HotPaths(behind, hot, metrics)

@@ -13,10 +13,12 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any, cast
 
+from starlette.responses import Response
 from starlette.routing import Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from app import answers, compression
+from app.admission import Admission
 from app.answers import Content
 from app.bodies import unpacked
 from app.clients import gone, timeout_of
@@ -111,6 +113,26 @@ class HotPaths:
         finally:
             self._metrics.active.dec()
             self._metrics.count(template, "POST", status, time.perf_counter() - began)
+
+
+class Refusals:
+    """What a full queue answers to requests of such routes, before anything is made of them but their heads."""
+
+    def __init__(self, admission: Admission, metrics: Metrics, *templates: Callable[[str], str | None]) -> None:
+        self._admission, self._metrics, self._templates = admission, metrics, (_template, *templates)
+
+    def __call__(self, scope: Scope) -> Response | None:
+        if not self._admission.is_full or scope["method"] != "POST":
+            return None
+        found = (template for of in self._templates if (template := of(scope["path"])) is not None)
+        if (template := next(found, None)) is None:
+            return None
+        try:
+            self._admission.check()
+        except Problem as problem:
+            self._metrics.count(template, "POST", problem.status, 0.0)
+            return problem.response()
+        return None
 
 
 def _template(path: str) -> str | None:
