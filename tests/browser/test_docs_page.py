@@ -1,62 +1,12 @@
 """The docs page as a person sees it."""
 
 import json
-import os
-import shutil
-import socket
-import threading
-import time
-from pathlib import Path
 
 import numpy as np
 import pytest
-import uvicorn
 from safetensors.numpy import save_file
 
-from app.main import create_app
-from app.settings import Settings
-
-playwright = pytest.importorskip("playwright.sync_api", reason="needs playwright, as in .ci/run")
-CHROMIUM = shutil.which("chromium")
-ARTIFACTS = Path(os.environ.get("UNROLLED_TEST_ARTIFACTS", "artifacts"))
-
-pytestmark = [pytest.mark.browser, pytest.mark.skipif(CHROMIUM is None, reason="needs chromium, as in .ci/run")]
-
-
-@pytest.fixture(scope="module")
-def address(tmp_path_factory):
-    models = tmp_path_factory.mktemp("models")
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    server = uvicorn.Server(
-        uvicorn.Config(create_app(Settings(port=port, models=models)), port=port, log_level="warning")
-    )
-    thread = threading.Thread(target=server.run)
-    thread.start()
-    while not server.started:
-        time.sleep(0.01)
-    yield f"http://127.0.0.1:{port}"
-    server.should_exit = True
-    thread.join()
-
-
-@pytest.fixture
-def page(address):
-    """A page that notes every request and every complaint; no name but this machine's resolves."""
-    with playwright.sync_playwright() as driver:
-        browser = driver.chromium.launch(
-            executable_path=CHROMIUM,
-            args=["--no-sandbox", "--disable-gpu", "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1"],
-        )
-        opened = browser.new_page(viewport={"width": 1280, "height": 1400})
-        opened.hosts, opened.complaints = set(), []
-        opened.on("request", lambda request: opened.hosts.add(request.url.split("/")[2]))
-        opened.on("console", lambda said: opened.complaints.append(said.text) if said.type == "error" else None)
-        opened.on("pageerror", lambda error: opened.complaints.append(str(error)))
-        yield opened
-        browser.close()
-
+pytestmark = pytest.mark.browser
 
 VERSION = "/versions/{version}"
 OF_V2 = [f"/v2/models/{{name}}{way}" for way in ("", VERSION)]
@@ -75,7 +25,7 @@ V2 = [
 V1 = [*OF_V1, *(f"{model}/metadata" for model in OF_V1), *(f"{model}:predict" for model in OF_V1)]
 
 
-def test_the_operation_list_is_there_and_nothing_comes_from_elsewhere(page, address):
+def test_the_operation_list_is_there_and_nothing_comes_from_elsewhere(page, address, artifacts):
     page.goto(f"{address}/docs")
     page.wait_for_selector("#operations-Compute-run")
     shown = page.locator(".opblock-summary-path").all_inner_texts()
@@ -100,12 +50,11 @@ def test_the_operation_list_is_there_and_nothing_comes_from_elsewhere(page, addr
     assert [link for link in links if isinstance(link, str) and not link.startswith((address, "data:"))] == []
     assert page.hosts == {address.removeprefix("http://")}
     assert page.complaints == []
-    ARTIFACTS.mkdir(exist_ok=True)
-    page.screenshot(path=ARTIFACTS / "docs.png")
+    page.screenshot(path=artifacts / "docs.png")
 
 
 @pytest.mark.parametrize("operation", ["run", "step"])
-def test_try_it_out_gives_200(page, address, operation):
+def test_try_it_out_gives_200(page, address, artifacts, operation):
     page.goto(f"{address}/docs")
     block = page.locator(f"#operations-Compute-{operation}")
     block.locator(".opblock-summary").click()
@@ -118,11 +67,10 @@ def test_try_it_out_gives_200(page, address, operation):
     body = json.loads(shown)
     assert body["model"]["cell"] == "lstm"
     assert page.complaints == []
-    ARTIFACTS.mkdir(exist_ok=True)
-    page.screenshot(path=ARTIFACTS / f"docs-{operation}.png", full_page=True)
+    page.screenshot(path=artifacts / f"docs-{operation}.png", full_page=True)
 
 
-def test_a_model_is_registered_from_the_page(page, address, tmp_path):
+def test_a_model_is_registered_from_the_page(page, address, artifacts, tmp_path):
     """The upload that the page sends is the one that the route reads."""
     file = tmp_path / "model.safetensors"
     tensors = {"rnn.weight_ih_l0": (3, 2), "rnn.weight_hh_l0": (3, 1), "emb": (9, 2)}
@@ -141,8 +89,7 @@ def test_a_model_is_registered_from_the_page(page, address, tmp_path):
     assert answer.inner_text().strip().startswith("201")
     assert (body["name"], body["version"], body["layers"][0]["cell"]) == ("speller", 1, "gru")
     assert page.complaints == []
-    ARTIFACTS.mkdir(exist_ok=True)
-    page.screenshot(path=ARTIFACTS / "docs-register.png", full_page=True)
+    page.screenshot(path=artifacts / "docs-register.png", full_page=True)
 
 
 def test_the_front_page_leads_to_the_docs(page, address):
