@@ -13,7 +13,6 @@ import orjson
 from fastapi import FastAPI
 from starlette.middleware import Middleware
 from starlette.routing import Route
-from starlette.staticfiles import StaticFiles
 from starlette.types import ASGIApp
 
 from app import __version__, codecs, openapi, problems
@@ -92,7 +91,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     app.router.routes.extend([*hot, *protocols])
     for router in others:
         app.include_router(router)
-    app.mount("/static", StaticFiles(directory=service.STATIC), name="static")
+    app.mount("/static", service.Assets(directory=service.STATIC), name="static")
     openapi.install(app)
     every = (*hot, *protocols, *(route for router in others for route in router.routes))
     app.state.routes = [route for route in every if isinstance(route, Route)]

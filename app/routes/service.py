@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 from fastapi import APIRouter, Request, Response
 from fastapi.responses import FileResponse
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest
+from starlette.staticfiles import StaticFiles
 
 from app.problems import Problem
 from app.registry.models import Models
@@ -14,6 +16,28 @@ from app.schemas import CellOut, CellsOut
 from rnn_engine.catalog import CELLS
 
 STATIC = Path(__file__).parent.parent / "static"
+
+#: A browser may keep a page and its assets, and asks each time whether they are still the same: a page of one version
+#: never runs with the modules of another.
+REVALIDATED = {"Cache-Control": "no-cache", "X-Content-Type-Options": "nosniff"}
+
+#: The front page loads what this service has, and nothing else: no inline script or style, no other host, no frame.
+STRICT = REVALIDATED | {
+    "Content-Security-Policy": "default-src 'self'; object-src 'none'; base-uri 'none'; form-action 'none'; "
+    "frame-ancestors 'none'",
+    "Referrer-Policy": "no-referrer",
+    "Cross-Origin-Opener-Policy": "same-origin",
+}
+
+
+class Assets(StaticFiles):
+    """The files under /static."""
+
+    def file_response(self, *args: Any, **kwargs: Any) -> Response:
+        """With the headers that all of them have."""
+        response = super().file_response(*args, **kwargs)
+        response.headers.update(REVALIDATED)
+        return response
 
 
 def router(metrics: CollectorRegistry, models: Models) -> APIRouter:
@@ -41,10 +65,10 @@ def router(metrics: CollectorRegistry, models: Models) -> APIRouter:
 
     @routes.get("/", include_in_schema=False)
     async def home() -> FileResponse:
-        return FileResponse(STATIC / "index.html")
+        return FileResponse(STATIC / "index.html", headers=STRICT)
 
     @routes.get("/docs", include_in_schema=False)
     async def docs() -> FileResponse:
-        return FileResponse(STATIC / "docs.html")
+        return FileResponse(STATIC / "docs.html", headers=REVALIDATED)
 
     return routes
