@@ -110,3 +110,15 @@ def test_head_has_the_headers_of_get(client):
     assert head.status_code == 200
     assert head.content == b""
     assert "content-security-policy" in head.headers
+
+
+@pytest.mark.parametrize("both", [False, True], ids=["forward", "both"])
+@pytest.mark.parametrize("cell", ["rnn", "lstm", "gru"])
+def test_a_seed_draws_a_layer_whatever_stands_above_it(client, cell, both):
+    """What the page relies on, to know what passes from layer to layer."""
+    net = {"cell": cell, "num_units": 3, "bidirectional": both, "seed": 5, "inputs": [[[1, 0], [0, 1], [1, 1]]]}
+    one, two, three = (
+        client.run(num_layers=k, **net, **{"return": ["weights"]})["weights"]["layers"] for k in (1, 2, 3)
+    )
+    assert one == two[:1]
+    assert two == three[:2]

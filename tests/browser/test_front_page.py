@@ -256,3 +256,26 @@ def test_a_page_that_gets_no_answer_at_all_says_so(page, address, expect):
     page.goto(address)
     expect(page.locator("#general")).to_have_text("Not ready: starting.")
     expect(page.locator("#told")).to_have_text("Nothing is drawn yet.")
+
+
+@pytest.mark.parametrize("name", ["curl", "json"])
+def test_the_request_is_copied(front, expect, name):
+    front.context.grant_permissions(["clipboard-read", "clipboard-write"])
+    front.locator(f'[data-copies="{name}"]').click()
+    expect(front.locator("#copied")).to_have_text("Copied.")
+    assert front.evaluate("navigator.clipboard.readText()") == front.locator(f"#{name}").text_content()
+
+
+def test_without_a_clipboard_the_request_is_selected(front, expect):
+    front.evaluate("() => { navigator.clipboard.writeText = () => Promise.reject(new Error('no')) }")
+    front.locator('[data-copies="curl"]').click()
+    expect(front.locator("#copied")).to_have_text("Selected: copy it with your keyboard.")
+    assert front.evaluate("String(getSelection())").startswith("curl http")
+
+
+def test_of_changes_in_quick_succession_the_last_one_is_drawn(front, expect):
+    for length in (1, 2, 3, 6, 5):
+        front.locator("#length-1").fill(str(length))
+    expect(front.locator(".cell")).to_have_count(10)
+    expect(front.locator("#json")).to_contain_text('"lengths": [6,5,6]')
+    assert front.complaints == []

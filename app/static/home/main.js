@@ -105,8 +105,8 @@ function draw({ answered, row, first }) {
 
 /** What net it is. */
 function wordsOf(model, dtype) {
-  const parameters = model.parameters.toLocaleString("en");
-  return `${model.input_size} features in, ${model.output_size} values out, ${parameters} parameters, in ${dtype}.`;
+  const out = `${model.output_size} ${model.output_size === 1 ? "value" : "values"} out`;
+  return `${model.input_size} features in, ${out}, ${model.parameters.toLocaleString("en")} parameters, in ${dtype}.`;
 }
 
 function choose({ selected }) {

@@ -35,6 +35,7 @@ export function geometryOf(trace, first, room) {
 
   const strip = (values) => drawn(values.length) * size;
   const outputs = { y: 8, height: strip(trace.outputs[0] ?? []) };
+  outputs.y = Math.max(outputs.y, 22 - outputs.height / 2); // room for the row's name beside a single value
   let y = outputs.y + outputs.height + RISE + merge;
   const layers = trace.layers
     .toReversed()

@@ -10,14 +10,14 @@ export function createHeat() {
     add(values, { x, y, width, size, bound }) {
       const height = size >= 6 ? size - 1 : size;
       values.forEach((value, k) => {
-        const name = classOf(levelOf(value, bound));
-        if (!paths.has(name)) paths.set(name, []);
-        paths.get(name).push(`M${x} ${y + k * size}h${width}v${height}h${-width}z`);
+        const level = levelOf(value, bound);
+        if (!paths.has(level)) paths.set(level, []);
+        paths.get(level).push(`M${x} ${y + k * size}h${width}v${height}h${-width}z`);
       });
     },
     /** What was gathered, which no pointer sees. */
     element() {
-      const pieces = [...paths].map(([name, squares]) => svg("path", { class: name, d: squares.join("") }));
+      const pieces = [...paths].map(([level, squares]) => svg("path", { class: classOf(level), d: squares.join("") }));
       return svg("g", { class: "values", "aria-hidden": "true" }, ...pieces);
     },
   };

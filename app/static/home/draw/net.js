@@ -70,8 +70,8 @@ function rowNames(trace, at, bounds) {
 
 function laneNames(at, place) {
   return [
-    label(0, at.corner(place, 1, 0).y + 10, "← backward", "small", "start"),
-    label(0, at.corner(place, 0, 0).y + at.box.height - 4, "→ forward", "small", "start"),
+    label(0, at.corner(place, 1, 0).y + 4, "← backward", "small", "start"),
+    label(0, at.corner(place, 0, 0).y + at.box.height + 4, "→ forward", "small", "start"),
   ];
 }
 
