@@ -47,7 +47,7 @@ class Passes:
         """
         self.front.check_shape(batch)
         packing = batch.packing
-        initial = self._read_state(initial_state, packing.batch_size, name)
+        initial = self.read_state(initial_state, packing.batch_size, name)
         states: list[FlatState] = []
         traced: list[dict[str, Any]] = []
         for k, layer in enumerate(self.layers):
@@ -113,7 +113,7 @@ class Passes:
             )
             self.front.check_ids(packed(inputs, longest))
         zeros = initial_state is None and all(layer.initial_state is None for layer in self.layers)
-        initial = None if zeros else self._read_state(initial_state, sizes[0], name)
+        initial = None if zeros else self.read_state(initial_state, sizes[0], name)
         array = _in_one_piece(inputs, _INT64 if self.stack.embeds else self.dtype)
         of = self.stack, self.layers, array, lengths, initial
         return Unrolling(*of, sizes=sizes, time_major=time_major, starts=starts, pads=pads)
@@ -151,7 +151,11 @@ class Passes:
         data, finite = fused.run(rows, batch.packing, state)
         return batch.with_data(data), finite and _all_finite(*room.values())
 
-    def _read_state(self, given: StateLike | None, batch_size: int, name: str) -> list[FlatState]:
+    def read_state(self, given: StateLike | None, batch_size: int, name: str) -> list[FlatState]:
+        """The initial state of each layer, [B, size] in the order of the batch, checked; None: what layers begin with.
+
+        `name` is what errors call it.
+        """
         if given is None:
             return [layer.start_state(batch_size) for layer in self.layers]
         if not isinstance(given, (list, tuple)):

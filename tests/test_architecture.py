@@ -36,6 +36,11 @@ ENGINE = """
     assembly  describe  passes
     stepping
     network
+    gradients.tape
+    gradients.steps  gradients.loss
+    gradients.layers
+    gradients.backward
+    gradients
     golden
     formats
     formats.base
