@@ -43,8 +43,11 @@ class Answer:
     ]  # a dict per layer: {"h": [B, U]}, {"c": ..., "h": ...} or {"forward": ..., "backward": ...}
 
 
-def save(path: Path, recorded: Iterable[tuple[Case, Answer]], *, source: str) -> None:
-    """Writes cases with their answers to one .npz; `source` names the framework and its version."""
+def save(path: Path, recorded: Iterable[tuple[Any, Any]], *, source: str) -> None:
+    """Writes cases with their answers to one .npz; `source` names the framework and its version.
+
+    Either may be any object whose attributes are arrays, JSON values, or dicts and lists of them.
+    """
     arrays: dict[str, Array] = {}
     manifest = []
     for number, (case, answer) in enumerate(recorded):
@@ -66,6 +69,11 @@ def save(path: Path, recorded: Iterable[tuple[Case, Answer]], *, source: str) ->
 
 def load(path: Path) -> list[tuple[Case, Answer]]:
     """Reads what `save` wrote."""
+    return [(Case(**case), Answer(**answer)) for case, answer in load_attributes(path)]
+
+
+def load_attributes(path: Path) -> list[tuple[dict[str, Any], dict[str, Any]]]:
+    """Reads what `save` wrote of any objects, as their attributes by name."""
     with np.load(path, allow_pickle=False) as stored:
         arrays = {key: stored[key] for key in stored.files}
 
@@ -75,4 +83,4 @@ def load(path: Path) -> list[tuple[Case, Answer]]:
         return [take(value) for value in tree] if isinstance(tree, list) else tree
 
     manifest = json.loads(str(arrays["manifest"]))
-    return [(Case(**take(item["case"])), Answer(**take(item["answer"]))) for item in manifest["cases"]]
+    return [(take(item["case"]), take(item["answer"])) for item in manifest["cases"]]
