@@ -40,6 +40,7 @@ ENGINE = """
     gradients.steps  gradients.loss
     gradients.layers
     gradients.backward
+    gradients.diagnostics
     gradients
     golden
     formats

@@ -8,6 +8,7 @@ use the framework it comes from. Source: Goodfellow, Bengio & Courville, Deep Le
 """
 
 from rnn_engine.gradients.backward import Backward, backward, footprint
+from rnn_engine.gradients.diagnostics import Diagnosis, diagnose
 from rnn_engine.gradients.loss import LOSSES, loss_of
 
-__all__ = ["LOSSES", "Backward", "backward", "footprint", "loss_of"]
+__all__ = ["LOSSES", "Backward", "Diagnosis", "backward", "diagnose", "footprint", "loss_of"]

@@ -95,7 +95,7 @@ def backward(
     `targets` are packed too: class ids [N] or numbers [N, n], as the loss has it (see LOSSES); of a net with one
     prediction a row [B] or [B, n], where those of rows without steps count for nothing. `loss` may be left out where
     there are predictions: see `loss_of`. With `truncate` = k no gradient flows through time out of a chunk of k steps
-    into the one before, see `layers.backpropagate`. `keep` keeps the derivatives by every state on the way.
+    into the one before, see `layers.backpropagate`. `keep` keeps the derivatives by every h on the way.
     Raises ShapeError, OptionError, StateError, or NonFiniteError for what is not finite or overflows.
     """
     if truncate is not None and (isinstance(truncate, bool) or not isinstance(truncate, int) or truncate < 1):

@@ -44,7 +44,7 @@ class Gradients:
     parameters: dict[Direction, Parameters]
     inputs: Array  # [N, D]
     state: FlatState  # the initial one
-    steps: dict[Direction, tuple[Array, ...]]  # [N, size] each: by the states after each step, in forward time
+    steps: dict[Direction, Array]  # [N, O]: by h after each step, ∂L/∂h(t), in forward time; none unless they are kept
 
 
 def run(layer: Layer, batch: PackedBatch, state: FlatState) -> Run:
@@ -65,32 +65,34 @@ def back(
 ) -> Gradients:
     """The way back through a layer, from the derivatives by its outputs [N, output_size].
 
-    `d_ends` [B, O] are those by the final h of a direction, where something read it. With `keep` it tells those by all
-    states on the way too. `truncate`: see `backpropagate`.
+    `d_ends` [B, O] are those by the final h of a direction, where something read it. With `keep` it tells those by
+    every h on the way too. `truncate`: see `backpropagate`.
     """
     layer, packing = run.layer, run.outputs.packing
     halves = [d_outputs] if len(run.sides) == 1 else UNMERGE[layer.merge](d_outputs, run.sides)
     d_inputs = np.zeros((packing.total, layer.first.input_size), d_outputs.dtype)
-    parameters, states, steps = {}, {}, {}
+    parameters, states = {}, {}
+    steps: dict[Direction, Array] = {}
     for (side, tape), half in zip(run.tapes.items(), halves, strict=True):
         if layer.residual:
             d_inputs += half
         backward = side == BACKWARD
         d_read = np.array(half[packing.reversal] if backward and not layer.go_backwards else half, order="C")
         way = BACK[type(tape.cell)](tape)
-        d, state, by_step = backpropagate(way, d_read, d_ends.get(side), truncate, keep=keep)
+        d, state = backpropagate(way, d_read, d_ends.get(side), truncate)
         parameters[side] = way.by_parameters(d, d_read)
         d_x = d @ way.to_x
         d_inputs += d_x[packing.reversal] if backward else d_x
         states[side] = state
-        steps[side] = tuple(part[packing.reversal] for part in by_step) if backward else by_step
+        if keep:
+            steps[side] = d_read[packing.reversal] if backward else d_read
     return Gradients(parameters, d_inputs, states, steps)
 
 
 def backpropagate(
-    way: Back[Any], d_outputs: Array, d_end: Array | None, truncate: int | None = None, *, keep: bool = False
-) -> tuple[Array, tuple[Array, ...], tuple[Array, ...]]:
-    """Through time: the derivatives by all pre-activations [N, G·U], by the initial state, and (to keep) by all states.
+    way: Back[Any], d_outputs: Array, d_end: Array | None, truncate: int | None = None
+) -> tuple[Array, tuple[Array, ...]]:
+    """Through time: the derivatives by all pre-activations [N, G·U] and by the initial state.
 
     `d_outputs` [N, O] are those by each step's output as the layers above see it, and become the whole ones: what came
     back through the next step is added. With `truncate` = k the steps, counted from 0 in the order in which the cell
@@ -104,16 +106,13 @@ def backpropagate(
     flowing = tuple(np.zeros((packing.batch_size, size), d.dtype) for size in cell.flat_sizes)
     if d_end is not None:
         flowing[-1][...] = d_end
-    kept = tuple(np.empty((packing.total, size), d.dtype) for size in cell.flat_sizes[:-1]) if keep else ()
     for t in range(len(packing.steps) - 1, -1, -1):
         start, stop = packing.steps[t]
         rows, alive = slice(start, stop), stop - start
         now = [part[:alive] for part in flowing]
         d_outputs[rows] += now[-1]
-        for room, part in zip(kept, now[:-1], strict=False):
-            room[rows] = part
         before = way.step(rows, (*now[:-1], d_outputs[rows]), d[rows])
         cut = truncate is not None and t > 0 and t % truncate == 0
         for part, value in zip(now, before, strict=True):
             part[...] = 0 if cut else value
-    return d, flowing, ((*kept, d_outputs) if keep else ())
+    return d, flowing

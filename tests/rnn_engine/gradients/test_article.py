@@ -67,7 +67,7 @@ def test_the_loss_of_each_step_is_the_articles(as_written):
 
 def test_delta_is_what_the_recursion_gives(as_written):
     one, _, delta, *_ = as_written
-    (steps,) = one.gradients(keep=True).layers[0].steps["forward"]
+    steps = one.gradients(keep=True).layers[0].steps["forward"]
     np.testing.assert_allclose(steps, delta, rtol=0, atol=TOLERANCE)
 
 
