@@ -10,15 +10,15 @@ from weakref import WeakKeyDictionary
 
 import numpy as np
 
-from app import limits, packed
-from app.codecs.arrays import Constant, Ragged
-from app.problems import Problem, pointer
+from app import batches, limits, packed
+from app.codecs.arrays import Constant
+from app.problems import Problem
 from app.registry import Registry
 from app.schemas import NetRequest, RunRequest, StepRequest, validated
 from app.settings import Settings
 from app.work import Answer, Job, Work
 from rnn_engine import Forward, Network, PackedBatch
-from rnn_engine.packed import Packing, check_lengths, total_of
+from rnn_engine.packed import total_of
 from rnn_engine.types import Array
 from rnn_engine.unrolling import Unrolling
 
@@ -56,25 +56,12 @@ class Jobs:
     def unroll(self, fields: dict[str, Any]) -> Job:
         """POST /run: `dynamic_rnn`."""
         request = validated(RunRequest, fields)
-        inputs, lengths = _sequences(request)
+        inputs, lengths = batches.sequences(request)
         plan = self.registry.plan(request, inputs.shape[-1] or None if inputs.ndim > 1 else None)
         net = plan.net
-        starts = None
-        if request.packed or isinstance(request.inputs, Ragged):
-            batch_size, max_time = len(lengths), int(lengths.max(initial=0))
-            limits.check_batch(self.settings, batch_size, max_time, net.input_size)
-            inputs = net.front.of_rank(packed.with_features(inputs, net), "[sum(lengths)")
-            inputs, lengths = net.front.without_masked_ends(inputs, lengths, told=request.packed)
-            starts = np.cumsum(lengths) - lengths
-        else:
-            if inputs.size == 0 and inputs.ndim < 3:  # [] and [[], []] name no features
-                shape = (*inputs.shape, *(0,) * (2 - inputs.ndim))
-                inputs = np.zeros(shape if net.embeds else (*shape, net.input_size), np.int64)
-            inputs = net.front.of_rank(inputs, "[max_time, batch" if request.time_major else "[batch, max_time")
-            batch_size, max_time = _batch_and_time(inputs, request.time_major)
-            limits.check_batch(self.settings, batch_size, max_time, net.input_size)
-            lengths = net.front.real_lengths(inputs, lengths, time_major=request.time_major)
-        total = batch_size * max_time if lengths is None else total_of(lengths)
+        given = batches.read(request, net, inputs, lengths, self.settings)
+        inputs, lengths, starts, batch_size, max_time = given
+        total = given.total
         returned = _returned(request, net, "outputs")
 
         def begin(ready: Network, inputs: Array, lengths: Array | None, state: Any) -> Work:
@@ -94,12 +81,7 @@ class Jobs:
                 inputs = unrolling.inputs  # the kernels' own copy is all that is kept
 
             def at_once() -> Answer:
-                real = np.full(batch_size, max_time) if lengths is None else lengths
-                packing = Packing(check_lengths(real, batch_size, max_time), max_time)
-                if starts is None:
-                    batch = PackedBatch.pack(inputs, packing, time_major=request.time_major)
-                else:
-                    batch = PackedBatch.concatenated(inputs, packing)
+                batch = batches.Given(inputs, lengths, starts, batch_size, max_time).packed(request.time_major)
                 result = ready.forward(batch, state, gates="gates" in returned)
                 return _run_answer(ready, result, returned, lay_out)
 
@@ -113,16 +95,16 @@ class Jobs:
             real = net.front.real_lengths(inputs, lengths, time_major=request.time_major)
             if (batch_size * max_time if real is None else total_of(real)) > total:
                 return None  # it is dearer
-            return job.of(lambda: begin(ready, inputs, real, _state(state)))
+            return job.of(lambda: begin(ready, inputs, real, batches.state(state)))
 
-        state, sizes = _state(request.initial_state), (total, batch_size, max_time)
+        state, sizes = batches.state(request.initial_state), (total, batch_size, max_time)
         job = self._job(request, net, returned, sizes, lambda: begin(plan.ready(), inputs, lengths, state))
         return replace(job, again=again) if starts is None and not net.front.masks else job
 
     def step(self, fields: dict[str, Any]) -> Job:
         """POST /step: one cell call."""
         request = validated(StepRequest, fields)
-        inputs = _numbers(request.inputs)
+        inputs = batches.numbers(request.inputs)
         if inputs.ndim != 2 and inputs.size and request.model is None:
             detail = f"inputs have shape {list(inputs.shape)}, expected [batch, input_size]: one time step of each row"
             raise Problem(422, detail, ("inputs",))
@@ -149,9 +131,9 @@ class Jobs:
 
         def again(inputs: Array, lengths: Any, state: Any) -> Job | None:
             ready = plan.again()
-            return None if ready is None else job.of(lambda: begin(ready, inputs, _state(state)))
+            return None if ready is None else job.of(lambda: begin(ready, inputs, batches.state(state)))
 
-        state, data = _state(request.state), batch.data
+        state, data = batches.state(request.state), batch.data
         job = self._job(request, net, returned, (rows, rows, 1), lambda: begin(plan.ready(), data, state))
         return job if net.front.masks else replace(job, again=again)
 
@@ -192,54 +174,6 @@ class Jobs:
         return numbers, packed + engine + answer + drawn
 
 
-def _sequences(request: RunRequest) -> tuple[Array, Any]:
-    """Inputs with their lengths: [B, T, D] and whatever was given, or a ragged or packed batch's [N, D] and [B]."""
-    if request.packed:
-        return packed.sequences(request)
-    if not isinstance(request.inputs, Ragged):
-        inputs = _numbers(request.inputs)
-        # here, because a net without weights takes its input size from them
-        if inputs.ndim != 3 and inputs.size and request.model is None:
-            axes = "[max_time, batch, input_size]" if request.time_major else "[batch, max_time, input_size]"
-            hint = ": token ids need a model with an embedding" if inputs.ndim == 2 else ""
-            raise Problem(422, f"inputs have shape {list(inputs.shape)}, expected {axes}{hint}", ("inputs",))
-        return inputs, request.lengths
-    for name, given in (("lengths", request.lengths is not None), ("time_major", request.time_major)):
-        if given:
-            raise Problem(
-                422,
-                f"inputs are sequences of unequal length, which goes with no `{name}`: leave it out (lengths are read "
-                "off), or pad the sequences",
-                (name,),
-            )
-    if request.inputs.flat.ndim != 2 and request.model is None:
-        raise Problem(
-            422,
-            "inputs are sequences of numbers: every time step must be a list of features (of one, if need be)",
-            ("inputs",),
-        )
-    return request.inputs.flat, request.inputs.lengths
-
-
-def _numbers(value: Any) -> Array:
-    """An array of numbers, or a Problem that names the first thing in it that is none."""
-    if isinstance(value, np.ndarray):
-        return value
-    where: tuple[str | int, ...] = ("inputs",)
-    while isinstance(value, list) and value:
-        odd = next((k for k, item in enumerate(value) if not isinstance(item, np.ndarray)), 0)
-        where, value = (*where, odd), value[odd]
-    if isinstance(value, Ragged):
-        raise Problem(422, f"{pointer(where)} is irregular: nested lists must have the same length", where)
-    got = "null" if value is None else repr(value) if isinstance(value, (str, bool, int, float)) else "an object"
-    raise Problem(422, f"{pointer(where)} must be an array of numbers; got {got:.80}", where)
-
-
-def _batch_and_time(inputs: Array, time_major: bool) -> tuple[int, int]:
-    first, second = inputs.shape[:2]
-    return (second, first) if time_major else (first, second)
-
-
 def _returned(request: NetRequest, net: Network, output: str) -> set[str]:
     """What the answer has: as asked for, else outputs, state and, where there is a readout, predictions."""
     if request.returned is None:
@@ -249,11 +183,6 @@ def _returned(request: NetRequest, net: Network, output: str) -> set[str]:
             422, "predictions need a `readout`, and there is none", ("return", request.returned.index("predictions"))
         )
     return {output if name == "outputs" else name for name in request.returned}
-
-
-def _state(given: Any) -> Any:
-    """A list of layers; the codec makes an array of an empty one."""
-    return [] if isinstance(given, np.ndarray) and given.size == 0 else given
 
 
 _descriptions: WeakKeyDictionary[Network, Constant] = WeakKeyDictionary()

@@ -17,6 +17,7 @@ from starlette.types import ASGIApp
 
 from app import __version__, codecs, openapi, problems
 from app.executor import Executor
+from app.gradients import GradientJobs
 from app.head import HeadMiddleware
 from app.jobs import Jobs
 from app.metrics import Metrics, MetricsMiddleware
@@ -78,7 +79,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     app.state.executor = executor
     app.state.jobs = jobs
     problems.install(app)
-    hot = compute.routes(jobs, executor, settings)
+    hot = compute.routes(jobs, GradientJobs(settings, registry), executor, settings)
     statistics = Statistics()
     computing = (registry.models, jobs, executor, settings, statistics)
     protocols = [*v2.infer_routes(*computing), *v1.predict_routes(*computing)]

@@ -9,8 +9,9 @@ from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
 from pydantic.json_schema import models_json_schema
 
-from app import openapi_protocols, problems
+from app import openapi_gradients, openapi_protocols, problems
 from app.schemas import ProblemOut, RunAnswer, RunRequest, StepAnswer, StepRequest
+from app.schemas_gradients import GradientsAnswer, GradientsRequest
 
 SAFETENSORS = "application/x-safetensors"
 
@@ -29,7 +30,7 @@ Post a batch of padded sequences with their lengths, a cell type and a layer cou
 """  # noqa: E501
 
 TAGS = [
-    {"name": "Compute", "description": "Unroll a network over a batch, or step its cell once."},
+    {"name": "Compute", "description": "Unroll a network over a batch, step its cell once, or go back."},
     {"name": "Models", "description": "Trained networks: register, look up, run, delete."},
     *openapi_protocols.TAGS,
     {"name": "Learn", "description": "What the cells compute."},
@@ -187,8 +188,10 @@ def install(app: FastAPI) -> None:
             [
                 (RunRequest, "validation"),
                 (StepRequest, "validation"),
+                (GradientsRequest, "validation"),
                 (RunAnswer, "serialization"),
                 (StepAnswer, "serialization"),
+                (GradientsAnswer, "serialization"),
                 (ProblemOut, "serialization"),
             ],
             ref_template="#/components/schemas/{model}",
@@ -212,6 +215,14 @@ def install(app: FastAPI) -> None:
                 StepAnswer,
                 STEP_EXAMPLES,
             ),
+            "/gradients": _operation(
+                "gradients",
+                openapi_gradients.SUMMARY,
+                openapi_gradients.DESCRIPTION,
+                GradientsRequest,
+                GradientsAnswer,
+                openapi_gradients.EXAMPLES,
+            ),
         }
         merged["paths"] = hot | merged["paths"]
         for path, parameters in _OF_MODEL.items():
@@ -226,7 +237,7 @@ def install(app: FastAPI) -> None:
 
 
 def _model_operations(path: str, parameters: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """/run and /step of a registered model."""
+    """/run, /step and /gradients of a registered model."""
     suffix = "_version" if len(parameters) > 1 else ""
     which = "one version of a model" if suffix else "a model's newest version"
     return {
@@ -246,6 +257,15 @@ def _model_operations(path: str, parameters: Sequence[dict[str, Any]]) -> dict[s
             StepRequest,
             StepAnswer,
             MODEL_STEP_EXAMPLES,
+            parameters,
+        ),
+        f"{path}/gradients": _operation(
+            f"gradients_model{suffix}",
+            f"A loss of {which}, and its gradients through time",
+            "As POST /gradients, with the model named in the path. The model stays as it is.",
+            GradientsRequest,
+            GradientsAnswer,
+            openapi_gradients.MODEL_EXAMPLES,
             parameters,
         ),
     }

@@ -111,7 +111,8 @@ class ArrayOut(BaseModel):
     values: list[Any] = Field(description="nested to match `shape`")
 
 
-_StateOut = dict[str, ArrayOut | dict[str, ArrayOut]]
+#: A layer's state in an answer.
+StateOut = dict[str, ArrayOut | dict[str, ArrayOut]]
 
 
 class ModelInfo(BaseModel):
@@ -140,7 +141,7 @@ class RunAnswer(BaseModel):
     outputs: ArrayOut | None = Field(
         None, description="[batch, max_time, units], exactly 0 past a row's length; [sum(lengths), units] if packed"
     )
-    state: list[_StateOut] | None = Field(None, description="after each row's last real step, one entry per layer")
+    state: list[StateOut] | None = Field(None, description="after each row's last real step, one entry per layer")
     last_output: ArrayOut | None = Field(
         None, description="[batch, units]: forward at each row's last real step, backward at its first; 0 without steps"
     )
@@ -159,7 +160,7 @@ class StepAnswer(BaseModel):
 
     model: ModelInfo = Field(description="the network that answered")
     output: ArrayOut | None = Field(None, description="[batch, units]")
-    state: list[_StateOut] | None = Field(None, description="the next state, one entry per layer")
+    state: list[StateOut] | None = Field(None, description="the next state, one entry per layer")
     last_output: ArrayOut | None = Field(None, description="the same as `output`")
     predictions: ArrayOut | None = Field(None, description="[batch, n], what the readout makes of the output")
     gates: list[dict[str, Any]] | None = Field(None, description="per layer, each gate's activations [batch, units]")
@@ -368,7 +369,7 @@ def _fault(kind: type[NetRequest], fault: Any) -> tuple[tuple[str | int, ...], s
 
 
 #: Fields that hold arrays, or objects and lists of them.
-TENSORS = frozenset({"inputs", "lengths", "initial_state", "state", "weights", "readout"})
+TENSORS = frozenset({"inputs", "targets", "lengths", "initial_state", "state", "weights", "readout"})
 
 
 def plain(value: Any) -> Any:

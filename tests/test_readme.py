@@ -12,6 +12,7 @@ from safetensors.numpy import save
 
 from app import codecs
 from app.cli import main
+from app.gradients import GradientJobs
 from app.jobs import Jobs
 from app.registry import Registry
 from app.settings import Settings
@@ -32,6 +33,8 @@ def assert_same(got, shown, where=""):
         assert got.keys() == shown.keys(), where
         for key in shown:
             assert_same(got[key], shown[key], f"{where}/{key}")
+    elif isinstance(shown, float):
+        np.testing.assert_allclose(got, shown, rtol=0, atol=1e-12, err_msg=where)
     elif isinstance(shown, list) and shown and isinstance(shown[0], (list, float)):
         np.testing.assert_allclose(got, shown, rtol=0, atol=1e-12, err_msg=where)
         assert (np.array(got) == 0).tolist() == (np.array(shown) == 0).tolist(), "zeros past the end are exact"
@@ -43,17 +46,20 @@ def assert_same(got, shown, where=""):
         assert got == shown, where
 
 
-def test_there_are_examples_of_both_cells():
-    assert len(CALLS) == 2
+def test_there_are_examples_of_every_cell():
+    assert len(CALLS) == 3
 
 
-@pytest.mark.parametrize(("call", "shown"), CALLS, ids=["lstm", "gru"])
+@pytest.mark.parametrize(("call", "shown"), CALLS, ids=["lstm", "gru", "gradients"])
 def test_curl_calls_give_the_answers_that_are_shown(call, shown):
     words = shlex.split(call)
-    assert words[:2] == ["curl", "http://127.0.0.1:8000/run"]
+    assert words[0] == "curl"
     body = words[words.index("-d") + 1].encode()
     settings = Settings()
-    answer = codecs.DEFAULT.encode(Jobs(settings, Registry(settings)).unroll(codecs.DEFAULT.decode(body)).run())
+    registry = Registry(settings)
+    understand = {"run": Jobs(settings, registry).unroll, "gradients": GradientJobs(settings, registry).differentiate}
+    job = understand[words[1].removeprefix("http://127.0.0.1:8000/")](codecs.DEFAULT.decode(body))
+    answer = codecs.DEFAULT.encode(job.run())
     assert_same(orjson.loads(answer), orjson.loads(shown))
 
 

@@ -1,4 +1,4 @@
-"""POST /run and POST /step, of any net and of a registered model: plain ASGI, because they are the hot ones.
+"""POST /run, /step and /gradients, of any net and of a registered model: plain ASGI, because they are the hot ones.
 
 They are routes of the FastAPI application like all others, and in its OpenAPI document. `HotPaths` in front of it
 answers them without what the framework does around every route, which would take as long as a small net.
@@ -24,6 +24,7 @@ from app.bodies import unpacked
 from app.clients import gone, timeout_of
 from app.codecs import DEFAULT, Codec, codec_of_answer, codec_of_body
 from app.executor import Asked, Executor
+from app.gradients import GradientJobs
 from app.jobs import Jobs
 from app.metrics import Metrics
 from app.problems import Problem, problem_of
@@ -34,7 +35,7 @@ from app.work import Job
 
 log = logging.getLogger("unrolled")
 
-_MODEL = re.compile(r"/models/([^/]+)(?:/versions/([^/]+))?/(run|step)")
+_MODEL = re.compile(r"/models/([^/]+)(?:/versions/([^/]+))?/(run|step|gradients)")
 
 
 class Compute:
@@ -70,13 +71,20 @@ class Compute:
         return await self._executor.answer(asked)
 
 
-def routes(jobs: Jobs, executor: Executor, settings: Settings) -> list[Route]:
+def routes(jobs: Jobs, gradients: GradientJobs, executor: Executor, settings: Settings) -> list[Route]:
     """The routes, over what they need."""
-    run, step = Compute(jobs.unroll, executor, settings), Compute(jobs.step, executor, settings)
+    endpoints = {
+        name: Compute(understand, executor, settings)
+        for name, understand in (
+            ("run", jobs.unroll),
+            ("step", jobs.step),
+            ("gradients", gradients.differentiate),
+        )
+    }
     return [
         Route(f"{prefix}/{name}", endpoint, methods=["POST"])
         for prefix in ("", "/models/{name}", "/models/{name}/versions/{version}")
-        for name, endpoint in (("run", run), ("step", step))
+        for name, endpoint in endpoints.items()
     ]
 
 
@@ -137,7 +145,7 @@ class Refusals:
 
 def _template(path: str) -> str | None:
     """The route that a path belongs to, if it is one of these."""
-    if path in ("/run", "/step"):
+    if path in ("/run", "/step", "/gradients"):
         return path
     found = _MODEL.fullmatch(path)
     if found is None:

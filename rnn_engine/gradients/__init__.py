@@ -9,6 +9,6 @@ use the framework it comes from. Source: Goodfellow, Bengio & Courville, Deep Le
 
 from rnn_engine.gradients.backward import Backward, backward, footprint
 from rnn_engine.gradients.diagnostics import Diagnosis, diagnose
-from rnn_engine.gradients.loss import LOSSES, loss_of
+from rnn_engine.gradients.loss import LOSSES, check_shape, loss_of
 
-__all__ = ["LOSSES", "Backward", "Diagnosis", "backward", "diagnose", "footprint", "loss_of"]
+__all__ = ["LOSSES", "Backward", "Diagnosis", "backward", "check_shape", "diagnose", "footprint", "loss_of"]

@@ -19,6 +19,17 @@ NET = {"cell", "model", "num_layers", "num_units", "bidirectional", "cell_option
 FIELDS = {
     "RunRequest": {*NET, "readout", "return", "inputs", "lengths", "initial_state", "time_major"},
     "StepRequest": {*NET, "readout", "return", "inputs", "state"},
+    "GradientsRequest": {
+        *NET,
+        "readout",
+        "return",
+        "inputs",
+        "lengths",
+        "initial_state",
+        "time_major",
+        "targets",
+        "loss",
+    },
     "RunAnswer": {"model", "lengths", "outputs", "last_output", "state", "predictions", "gates", "weights"},
     "StepAnswer": {"model", "output", "state", "predictions"},
     "ArrayOut": {"shape", "dtype", "values"},
@@ -148,7 +159,7 @@ def test_what_an_answer_has_the_schema_has(client, schemas):
     assert set(client.get("/cells").json()["cells"][0]) <= set(schemas["CellOut"]["properties"])
 
 
-@pytest.mark.parametrize("path", ["/run", "/step"])
+@pytest.mark.parametrize("path", ["/run", "/step", "/gradients"])
 def test_both_languages_are_documented_both_ways(document, path):
     operation = document["paths"][path]["post"]
     assert set(operation["requestBody"]["content"]) == {JSON, SAFETENSORS}
@@ -204,10 +215,12 @@ def examples(document):
 
 @pytest.fixture
 def models(client):
-    """A model for either example: "ids" takes token ids, "features" two features."""
+    """A model for either example: "ids" takes token ids and gives three classes, "features" takes two features."""
     normal = np.random.default_rng(0).standard_normal
     weights = {"weight_ih_l0": normal((9, 2)), "weight_hh_l0": normal((9, 3)), "emb": normal((30, 2))}
-    for name, config in (("ids", {"embedding": "emb"}), ("features", {})):
+    weights |= {"fc": normal((3, 3))}
+    reader = {"embedding": "emb", "readout": {"weight": "fc", "activation": "softmax"}}
+    for name, config in (("ids", reader), ("features", {})):
         got = client.request(
             "PUT",
             f"/models/{name}",
@@ -226,13 +239,34 @@ def test_every_example_runs_as_it_stands(client, document, models):
         {"/run", "/models/{name}/run", "/models/{name}/versions/{version}/run"},
         {"/step", "/models/{name}/step"},
     )
-    assert {path for path, _, _ in found} == run | step | {"/models/{name}/versions/{version}/step"}
+    assert {path for path, _, _ in found if not path.endswith("/gradients")} == run | step | {
+        "/models/{name}/versions/{version}/step"
+    }
     for path, name, body in found:
+        if path.endswith("/gradients"):
+            continue
         version = client.get(f"/models/{name}").json().get("version")
         answer = client.answer(path.replace("{name}", name).replace("{version}", str(version)), **body)
         output, schema = ("outputs", "RunRequest") if path.endswith("/run") else ("output", "StepRequest")
         assert array(answer[output]).any(), name
         assert set(body) <= set(document["components"]["schemas"][schema]["properties"])
+
+
+def test_every_example_of_gradients_runs_as_it_stands_and_the_schema_has_what_the_answer_has(client, document, models):
+    found = [example for example in examples(document) if example[0].endswith("/gradients")]
+    assert len({path for path, _, _ in found}) == 3
+    schemas = document["components"]["schemas"]
+    for path, name, body in found:
+        version = client.get(f"/models/{name}").json().get("version")
+        answer = client.answer(path.replace("{name}", name).replace("{version}", str(version)), **body)
+        assert answer["loss"]["total"] > 0
+        assert set(body) <= set(schemas["GradientsRequest"]["properties"])
+        assert set(answer) <= set(schemas["GradientsAnswer"]["properties"])
+        assert set(answer["gradients"]) <= set(schemas["GradientsOut"]["properties"])
+        assert set(answer["loss"]) <= set(schemas["LossOut"]["properties"])
+        assert ("diagnostics" in answer) == body.get("diagnostics", False)
+        for layer in answer.get("diagnostics", {}).get("layers", []):
+            assert set(layer) == set(schemas["DiagnosisOut"]["properties"])
 
 
 def test_every_example_of_a_protocol_runs_as_it_stands(client, document, models):
