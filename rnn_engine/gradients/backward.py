@@ -12,6 +12,7 @@ from rnn_engine.errors import NonFiniteError, OptionError, shown
 from rnn_engine.forward import seen_by_readout
 from rnn_engine.gradients.layers import UNMERGE, Gradients, Run, back, run
 from rnn_engine.gradients.loss import LOSSES, Head, check_shape, checked_targets, loss_of
+from rnn_engine.gradients.steps import needs_pre_activations
 from rnn_engine.layer import FlatState, Layer
 from rnn_engine.layouts import Weights, write_weights
 from rnn_engine.network import Network
@@ -138,16 +139,23 @@ def footprint(net: Network, steps: int, batch_size: int, *, keep: bool = False) 
 
     Every layer keeps what its steps left until the way back; beside that stands what one layer's way back needs.
     """
-    kept, most, size = (0 if not net.embeds else 2 * net.input_size), 0, net.input_size
-    weights = 0
+    itemsize, size = net.dtype.itemsize, net.input_size
+    kept, most, weights = 2 * size if net.embeds else size, 0, 0
     for layer in net.layers:
-        width = sum(cell.blocks * cell.num_units for cell in layer.cells.values())
-        states = sum(sum(cell.flat_sizes) for cell in layer.cells.values())
-        # gates, states before and after each step; reversed inputs; outputs by side, and merged; its inputs' gradient
-        kept += width + (3 + keep) * states + (2 if BACKWARD in layer.cells else 1) * size + 2 * layer.output_size
-        # by the pre-activations and by what h added to them, slopes; by outputs, halves and inputs
-        most = max(most, 4 * width + 3 * states + 3 * layer.output_size + 3 * size)
-        weights += 4 * sum(cell.count(size) for cell in layer.cells.values())
+        cells = layer.cells.values()
+        inner = 0
+        for side, cell in layer.cells.items():
+            gates, states = cell.blocks * cell.num_units, sum(cell.flat_sizes)
+            turned = side == BACKWARD  # what it reads and gives is there in both orders
+            kept += gates + 2 * states + turned * (size + cell.output_size)
+            kept += (layer.residual + keep * (1 + turned)) * cell.output_size
+            # by the pre-activations, by what h added to them; slopes; what a cell has beside; by outputs and inputs
+            each = (2 + 2 * needs_pre_activations(cell)) * gates + 2 * states + 2 * cell.output_size + 2 * size
+            inner = max(inner, each)
+            weights += 3 * cell.count(size)
+        if len(cells) > 1:
+            kept += layer.output_size
+        most = max(most, inner + size + (1 + 2 * (len(cells) > 1)) * layer.output_size)
         size = layer.output_size
     seen = steps if net.gives == "sequence" else batch_size
     head = seen * (2 * size + sum(4 * dense.size for dense in net.readout) + 4 * net.predicted_size)
@@ -155,7 +163,7 @@ def footprint(net: Network, steps: int, batch_size: int, *, keep: bool = False) 
     if net.front.embedding is not None:
         weights += net.front.embedding.table.size
     numbers = steps * (kept + most) + head + weights + 6 * batch_size * net.state_size
-    return net.dtype.itemsize * numbers + 32 * steps
+    return itemsize * numbers + 32 * steps
 
 
 def _forward(net: Network, features: PackedBatch, initial_state: StateLike | None) -> list[Run]:

@@ -31,11 +31,16 @@ class Back(ABC, Generic[_Cell]):
         #: [G·U, O] and [G·U, D]: from pre-activations to the output of the step before, and to the inputs
         self.to_h = np.ascontiguousarray(cell.parameters["recurrent_kernel"].swapaxes(1, 2).reshape(flat, -1))
         self.to_x = np.ascontiguousarray(cell.parameters["kernel"].swapaxes(1, 2).reshape(flat, -1))
-        self._slopes = self._all_slopes() if self._needs_pre_activations() else None
+        self._slopes = self._all_slopes() if needs_pre_activations(cell) else None
 
+    @staticmethod
     @abstractmethod
+    def activations_of(cell: Any) -> tuple[BoundActivation, ...]:
+        """Of each gate of such a cell."""
+
     def activations(self) -> tuple[BoundActivation, ...]:
         """Of each gate."""
+        return self.activations_of(self.cell)
 
     @abstractmethod
     def pre_activations(self) -> Array:
@@ -79,18 +84,10 @@ class Back(ABC, Generic[_Cell]):
             return np.asarray(self._slopes[gate, rows])
         return SLOPES[self.activations()[gate].name](self.values(gate, rows))
 
-    def _needs_pre_activations(self) -> bool:
-        return not all(keeps_values(act, self.clip) for act in self.activations())
-
-    @property
-    def clip(self) -> float | None:
-        """The bound of what goes into the activations."""
-        return cast("float | None", getattr(self.cell, "clip", None))
-
     def _all_slopes(self) -> Array:
         slopes = self.pre_activations()
         for gate, act in enumerate(self.activations()):
-            slopes[gate] = clipped_slope(act, slopes[gate], self.clip)
+            slopes[gate] = clipped_slope(act, slopes[gate], clip_of(self.cell))
         return slopes
 
     def _summed(self) -> Array:
@@ -108,8 +105,9 @@ class Back(ABC, Generic[_Cell]):
 class RNNBack(Back[BasicRNNCell]):
     """da = act'(a)∘dh;  dh of the step before = da Rᵀ."""
 
-    def activations(self) -> tuple[BoundActivation, ...]:
-        return (self.cell.activation,)
+    @staticmethod
+    def activations_of(cell: BasicRNNCell) -> tuple[BoundActivation, ...]:
+        return (cell.activation,)
 
     def pre_activations(self) -> Array:
         return self._summed()
@@ -137,9 +135,10 @@ class GRUBack(Back[GRUCell]):
         product = tape.before[-1] @ cell.parameters["recurrent_kernel"][2]
         return product if cell.bias_inside_reset is None else product + cell.bias_inside_reset
 
-    def activations(self) -> tuple[BoundActivation, ...]:
-        gate = self.cell.recurrent_activation
-        return gate, gate, self.cell.activation
+    @staticmethod
+    def activations_of(cell: GRUCell) -> tuple[BoundActivation, ...]:
+        gate = cell.recurrent_activation
+        return gate, gate, cell.activation
 
     def pre_activations(self) -> Array:
         cell, h = self.cell, self.tape.before[-1]
@@ -194,9 +193,10 @@ class LSTMBack(Back[LSTMCell]):
         self._w = [cell.parameters[name] for name in self.peepholes] if cell.use_peepholes else []
         self._projection = cell.parameters.get("projection_kernel")
 
-    def activations(self) -> tuple[BoundActivation, ...]:
-        gate = self.cell.recurrent_activation
-        return gate, gate, gate, self.cell.activation
+    @staticmethod
+    def activations_of(cell: LSTMCell) -> tuple[BoundActivation, ...]:
+        gate = cell.recurrent_activation
+        return gate, gate, gate, cell.activation
 
     def pre_activations(self) -> Array:
         z = self._summed()
@@ -257,3 +257,13 @@ class LSTMBack(Back[LSTMCell]):
 
 #: The way back through each kind of cell.
 BACK: dict[type[WeightedCell], type[Back[Any]]] = {BasicRNNCell: RNNBack, GRUCell: GRUBack, LSTMCell: LSTMBack}
+
+
+def clip_of(cell: WeightedCell) -> float | None:
+    """The bound of what goes into a cell's activations."""
+    return cast("float | None", getattr(cell, "clip", None))
+
+
+def needs_pre_activations(cell: WeightedCell) -> bool:
+    """Whether the slopes of some gate do not follow from its values."""
+    return not all(keeps_values(act, clip_of(cell)) for act in BACK[type(cell)].activations_of(cell))

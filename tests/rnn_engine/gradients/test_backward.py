@@ -156,7 +156,15 @@ def test_gradients_that_explode_are_an_error_that_says_what_to_do():
 
 @pytest.mark.parametrize(
     ("cell", "both", "options"),
-    [("lstm", False, {}), ("gru", True, {"reset_after": True}), ("rnn", False, {}), ("lstm", True, {"clip": 1.0})],
+    [
+        ("lstm", False, {}),
+        ("lstm", False, {"num_proj": 30, "use_peepholes": True}),
+        ("lstm", True, {"clip": 1.0}),
+        ("gru", False, {}),
+        ("gru", True, {"reset_after": True}),
+        ("rnn", False, {}),
+        ("rnn", True, {"activation": "elu"}),
+    ],
 )
 def test_the_memory_that_it_takes_is_what_was_counted(cell, both, options):
     random = np.random.default_rng(11)
@@ -171,4 +179,4 @@ def test_the_memory_that_it_takes_is_what_was_counted(cell, both, options):
         tracemalloc.stop()
     assert found.total > 0
     counted = footprint(net, 800, 16, keep=True)
-    assert counted / 3 < peak <= counted
+    assert counted / 2 < peak <= counted
