@@ -78,7 +78,7 @@ def check(client, body, status, pointer, words, path="/run"):
         ),
     ],
 )
-@pytest.mark.parametrize("path", ["/run", "/step"])
+@pytest.mark.parametrize("path", ["/run", "/step", "/gradients"])
 def test_bytes_that_are_no_request(client, path, body, status, words):
     check(client, body, status, None, words, path)
 

@@ -93,10 +93,12 @@ def test_no_deadline_is_one_as_well(client):
     assert client.run(**SMALL, timeout_ms=None) == client.run(**SMALL)
 
 
-@pytest.mark.parametrize("path", ["/run", "/step"])
+@pytest.mark.parametrize("path", ["/run", "/step", "/gradients"])
 @pytest.mark.parametrize("given", [0, -1, 1.5, 1e20, 10**20, "100", True, [100], {}])
 def test_a_time_that_is_none_is_a_422_that_says_what_one_is(client, path, given):
     fields = SMALL if path == "/run" else SMALL | {"inputs": [[1, 2]]}
+    if path == "/gradients":
+        fields = SMALL | {"targets": [[[0]]]}
     said = client.refusal(path, **fields, timeout_ms=given)
     assert pointers(said) == ["/timeout_ms"]
     assert "integer" in said["detail"] or "greater than or equal to 1" in said["detail"]

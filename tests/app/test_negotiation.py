@@ -88,8 +88,8 @@ def test_no_content_type_at_all_works(client):
     assert response.headers["content-type"] == JSON
 
 
-@pytest.mark.parametrize("path", ["/run", "/step"])
-def test_both_routes_refuse_what_they_do_not_speak(client, path):
+@pytest.mark.parametrize("path", ["/run", "/step", "/gradients"])
+def test_these_routes_refuse_what_they_do_not_speak(client, path):
     said = problem(client.post(path, content=BODY, headers={"content-type": "text/csv"}), 415)
     assert "text/csv" in said["detail"]
 

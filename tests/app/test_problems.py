@@ -82,7 +82,10 @@ def test_nothing_outside_the_static_folder_is_served(client, path):
 
 
 PAGES = ["/", "/cells", "/docs", "/openapi.json", "/healthz", "/readyz", "/metrics", "/static/docs.js"]
-ROUTES = {path: {"POST"} for path in ("/run", "/step", "/models/x/run", "/models/x/versions/1/step")}
+ROUTES = {
+    path: {"POST"}
+    for path in ("/run", "/step", "/gradients", "/models/x/run", "/models/x/versions/1/step", "/models/x/gradients")
+}
 ROUTES |= {path: {"GET", "HEAD"} for path in (*PAGES, "/models")}
 ROUTES |= {"/models/x": {"GET", "HEAD", "PUT", "DELETE"}, "/models/x/versions/1": {"GET", "HEAD", "DELETE"}}
 
