@@ -12,7 +12,7 @@ import numpy as np
 from app import batches, limits, packed
 from app.batches import Given
 from app.codecs.arrays import Ragged
-from app.jobs import PER_DRAW, PER_FMA, PER_NUMBER, PER_STEP, TEXT_BYTES
+from app.jobs import PER_FMA, PER_NUMBER, PER_STEP, TEXT_BYTES, seconds_to_begin
 from app.problems import Problem
 from app.registry import Registry
 from app.schemas import validated
@@ -73,7 +73,6 @@ class GradientJobs:
         if request.diagnostics:
             numbers += 2 * over_time * sum(len(layer.cells) for layer in net.layers)
         nbytes = self._check_memory(net, numbers, (steps, rows, over_time), request.diagnostics)
-        drawn = net.parameters if request.weights is None and not net.is_ready else 0
         multiplications = steps * (net.parameters + sum(dense.parameters for dense in net.readout)) * (1 + BACK)
         if request.diagnostics:
             multiplications += diagnostics.work(net, steps)
@@ -101,7 +100,7 @@ class GradientJobs:
 
         timeout = None if request.timeout_ms is None else request.timeout_ms / 1000
         to_answer = numbers * PER_NUMBER[net.dtype.itemsize]
-        return Job(rows, nbytes, drawn * PER_DRAW, to_compute, to_answer, timeout, begin)
+        return Job(rows, nbytes, seconds_to_begin(request, net), to_compute, to_answer, timeout, begin)
 
     def _check_memory(self, net: Network, numbers: int, sizes: tuple[int, int, int], keep: bool) -> int:
         """Counts the bytes that the stored steps, the way back and the answer take, before any of it is there."""
@@ -109,6 +108,7 @@ class GradientJobs:
         itemsize = net.dtype.itemsize
         answer = numbers * (2 * itemsize + TEXT_BYTES[itemsize])
         drawn = 0 if net.is_ready else net.parameters * (8 + 3 * itemsize)
+        drawn += 0 if net.is_prepared else 2 * net.parameters * itemsize  # packed for the kernels
         batch = steps * ((net.input_size + net.predicted_size) * itemsize + 32) + over_time
         needed = footprint(net, steps, rows, keep=keep) + answer + drawn + batch
         limits.check_memory(self.settings, needed)

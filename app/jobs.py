@@ -149,10 +149,7 @@ class Jobs:
         steps, rows, max_time = sizes
         over_time = steps if getattr(request, "packed", False) else rows * max_time
         numbers, nbytes = self._check_memory(request, net, returned, (steps, rows, over_time))
-        drawn = net.parameters if request.weights is None and not net.is_ready else 0
-        to_begin = drawn * PER_DRAW
-        if not net.is_prepared:
-            to_begin += len(net.layers) * PER_PACKED_LAYER + net.parameters * PER_PACKED + net.compiles * COMPILING
+        to_begin = seconds_to_begin(request, net)
         kernel = "numpy" if "gates" in returned else net.kernel  # which keeps its gates to itself
         to_compute = len(net.layers) * max_time * PER_STEP[kernel] + steps * net.parameters * PER_FMA[kernel]
         timeout = None if request.timeout_ms is None else request.timeout_ms / 1000
@@ -172,6 +169,13 @@ class Jobs:
         packed = steps * (net.input_size * itemsize + 32) + padded  # the batch, and where its rows stand
         limits.check_memory(self.settings, packed + engine + answer + drawn)
         return numbers, packed + engine + answer + drawn
+
+
+def seconds_to_begin(request: NetRequest, net: Network) -> float:
+    """About how long it takes to have the weights at hand: to draw them, to pack them for the kernels."""
+    drawn = net.parameters if request.weights is None and not net.is_ready else 0
+    packing = len(net.layers) * PER_PACKED_LAYER + net.parameters * PER_PACKED + net.compiles * COMPILING
+    return drawn * PER_DRAW + (0.0 if net.is_prepared else packing)
 
 
 def _returned(request: NetRequest, net: Network, output: str) -> set[str]:

@@ -17,6 +17,7 @@ from rnn_engine.layer import FlatState, Layer
 from rnn_engine.layouts import Weights, write_weights
 from rnn_engine.network import Network
 from rnn_engine.packed import PackedBatch, Packing
+from rnn_engine.passes import Passes
 from rnn_engine.types import BACKWARD, Array, Direction, NamedState, Parameters, StateLike
 
 
@@ -168,7 +169,8 @@ def footprint(net: Network, steps: int, batch_size: int, *, keep: bool = False) 
 
 def _forward(net: Network, features: PackedBatch, initial_state: StateLike | None) -> list[Run]:
     packing = features.packing
-    states = net.passes.read_state(initial_state, packing.batch_size, "initial_state")
+    plain = Passes.over(net.layers, net.front, net.dtype, fuses=False)
+    states = plain.read_state(initial_state, packing.batch_size, "initial_state")
     runs: list[Run] = []
     for k, (layer, given) in enumerate(zip(net.layers, states, strict=True)):
         with np.errstate(over="ignore", invalid="ignore"):

@@ -6,8 +6,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from app.codecs.arrays import Ragged
+from app.gradients import GradientJobs
+from app.registry import Plan
+from app.settings import Settings
+from rnn_engine import Network
+from rnn_engine.front import Front
 from tests.app.client import array, pointers, service
 from tests.app.test_models import put
+from tests.rnn_engine import assert_same
 
 FILE = Path(__file__).parents[1] / "goldens" / "files" / "keras" / "keras3-embedding" / "model.keras"
 ROWS = [[3, 1, 2], [2], [1, 2]]
@@ -64,3 +71,42 @@ def test_a_long_row_among_thousands_of_short_ones_is_not_padded_to_read_its_mask
         )  # padded, the ids alone would be 192 MB, and as much again what is worked out from them
     finally:
         tracemalloc.stop()
+
+
+def test_gradients_of_rows_with_and_without_masked_ends_are_the_same(masking):
+    n = run(masking, ROWS, **{"return": ["predictions"]})["predictions"]["shape"][-1]
+    targets = np.random.default_rng(0).standard_normal((3, n)).tolist()
+    asked = {"loss": "mean_squared_error", "targets": targets, "return": ["weights", "embedding"]}
+    expected = masking.answer("/models/tagger/gradients", inputs=ROWS, **asked)
+    assert expected["loss"]["total"] > 0
+    for inputs in ([[3, 1, 2], [2, 0], [1, 2]], [[3, 1, 2], [2, 0, 0], [1, 2, 0]]):
+        assert masking.answer("/models/tagger/gradients", inputs=inputs, **asked) == expected
+
+
+class Masking:
+    """A registry of one net, which takes steps of -1 alone for none."""
+
+    def __init__(self):
+        net = Network.from_seed("gru", 2, 1, 0, "float64")
+        self.net = Network(net.layers, Front(1, mask_value=-1.0), "float64")
+
+    def plan(self, request, input_size):
+        return Plan(self.net, lambda: self.net)
+
+
+def test_targets_of_the_masked_steps_that_rows_end_in_are_ignored(tmp_path):
+    jobs = GradientJobs(Settings(models=tmp_path), Masking())
+    asked = {"model": "masking", "loss": "mean_squared_error"}
+
+    def answer(inputs, targets):
+        return jobs.differentiate(asked | {"inputs": inputs, "targets": targets}).run()
+
+    x, y = np.array([[1.0], [2.0], [3.0]]), np.array([[1.0, 0.0], [0.0, 1.0], [0.5, 0.5]])
+    expected = answer(Ragged(x, np.array([2, 1])), Ragged(y, np.array([2, 1])))
+    with_ends = [np.insert(x, 2, -1.0, axis=0), np.insert(y, 2, 99.0, axis=0)]
+    got = answer(*(Ragged(flat, np.array([3, 1])) for flat in with_ends))
+    assert got["lengths"].tolist() == [2, 1]
+    padded = answer(np.array([[[1.0], [2.0]], [[3.0], [-1.0]]]), np.array([[y[0], y[1]], [y[2], [99.0, 99.0]]]))
+    for one in (got, padded):
+        assert one["loss"]["total"] == expected["loss"]["total"] > 0
+        assert_same(one["gradients"]["weights"]["layers"], expected["gradients"]["weights"]["layers"])
