@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 import re
+import tracemalloc
 
 import numpy as np
 import pytest
 from safetensors.numpy import load, save
 
+from app import codecs
 from app.executor import INLINE_SECONDS
 from app.gradients import GradientJobs
 from app.registry import Registry
@@ -249,3 +251,23 @@ def test_a_registered_model_answers_under_its_path_and_stays_as_it_is(tmp_path):
             table[word] += by_x[row, t]
     assert_close(array(got["embedding"]), table, 1e-14)
     assert "inputs" not in got
+
+
+@pytest.mark.parametrize("writes", [codecs.DEFAULT.encode, codecs.CODECS[SAFETENSORS].encode], ids=["JSON", "binary"])
+@pytest.mark.parametrize(("cell", "both", "diagnoses"), [("lstm", False, True), ("gru", True, False)])
+def test_what_is_counted_for_a_request_is_what_it_takes(tmp_path, cell, both, diagnoses, writes):
+    settings = Settings(models=tmp_path)
+    width = 24 * (1 + both)
+    fields = {"cell": cell, "num_units": [24, 24], "bidirectional": both, "inputs": RANDOM.standard_normal((8, 60, 16))}
+    fields |= {"targets": np.zeros((8, 60, width)), "loss": "mean_squared_error", "diagnostics": diagnoses}
+    jobs = GradientJobs(settings, Registry(settings))
+    jobs.differentiate(fields).run()
+    tracemalloc.start()
+    try:
+        job = jobs.differentiate(fields)
+        written = writes(job.run())
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert written
+    assert job.nbytes / 4 < peak <= job.nbytes
