@@ -34,6 +34,7 @@ RANGES: dict[str, tuple[float, float]] = {
 #: Multiplications that the norms of ∂h(T)/∂h(t) may take: some seconds.
 MOST_WORK = 20_000_000_000
 _SVD = 12  # multiplications that singular values take, in cubes of the units
+_CALLS = 200_000  # multiplications that would take as long as NumPy's calls for one step do
 
 
 @dataclass(frozen=True)
@@ -62,7 +63,7 @@ def work(net: Network, steps: int) -> int:
     for layer in net.layers:
         for cell in layer.cells.values():
             size = cell.output_size
-            each += size * (cell.blocks * cell.num_units * size + _SVD * size * size)
+            each += size * (cell.blocks * cell.num_units * size + _SVD * size * size) + _CALLS
     return each * steps
 
 

@@ -9,7 +9,7 @@ import pytest
 
 from rnn_engine import EngineError, Network
 from rnn_engine.gradients import backward, diagnose
-from rnn_engine.gradients.diagnostics import MOST_WORK, THRESHOLD, work
+from rnn_engine.gradients.diagnostics import MOST_WORK, THRESHOLD, check_work, work
 from tests.rnn_engine.gradients.nets import make, task
 
 
@@ -113,3 +113,12 @@ def test_what_would_take_too_long_is_refused_with_what_would_not():
     with pytest.raises(EngineError, match=f"send at most {steps} real steps") as raised:
         diagnose(found)
     assert raised.value.where == ("diagnostics",)
+
+
+def test_of_the_smallest_net_too_the_steps_are_bounded():
+    net = Network.planned("rnn", 1, 1, "float64")
+    most = MOST_WORK // work(net, 1)
+    assert most < 200_000  # each of which is several calls of NumPy
+    check_work(net, most)
+    with pytest.raises(EngineError, match="send at most"):
+        check_work(net, most + 1)
