@@ -9,6 +9,7 @@ import numpy as np
 from app import limits, packed
 from app.codecs.arrays import Ragged
 from app.problems import Problem, pointer
+from app.registry import Plan, Registry
 from app.schemas import RunRequest
 from app.settings import Settings
 from rnn_engine import Network, PackedBatch
@@ -108,3 +109,10 @@ def _batch_and_time(inputs: Array, time_major: bool) -> tuple[int, int]:
 def state(given: Any) -> Any:
     """A list of layers; the codec makes an array of an empty one."""
     return [] if isinstance(given, np.ndarray) and given.size == 0 else given
+
+
+def planned(request: RunRequest, registry: Registry, settings: Settings) -> tuple[Plan, Given, Any]:
+    """The net of a request, the batch as it reads it, and the lengths as they came."""
+    inputs, lengths = sequences(request)
+    plan = registry.plan(request, inputs.shape[-1] or None if inputs.ndim > 1 else None)
+    return plan, read(request, plan.net, inputs, lengths, settings), lengths

@@ -58,10 +58,8 @@ class GradientJobs:
     def differentiate(self, fields: dict[str, Any]) -> Job:
         """POST /gradients."""
         request = validated(GradientsRequest, fields)
-        inputs, lengths = batches.sequences(request)
-        plan = self.registry.plan(request, inputs.shape[-1] or None if inputs.ndim > 1 else None)
+        plan, given, lengths = batches.planned(request, self.registry, self.settings)
         net = plan.net
-        given = batches.read(request, net, inputs, lengths, self.settings)
         loss = loss_of(request.loss, net.readout, predicts=net.predicts)
         targets = _targets(request, net, given, loss, lengths)
         steps, rows = given.total, given.batch_size

@@ -56,10 +56,8 @@ class Jobs:
     def unroll(self, fields: dict[str, Any]) -> Job:
         """POST /run: `dynamic_rnn`."""
         request = validated(RunRequest, fields)
-        inputs, lengths = batches.sequences(request)
-        plan = self.registry.plan(request, inputs.shape[-1] or None if inputs.ndim > 1 else None)
+        plan, given, _ = batches.planned(request, self.registry, self.settings)
         net = plan.net
-        given = batches.read(request, net, inputs, lengths, self.settings)
         inputs, lengths, starts, batch_size, max_time = given
         total = given.total
         returned = _returned(request, net, "outputs")
