@@ -10,7 +10,7 @@ from app import limits, packed
 from app.codecs.arrays import Ragged
 from app.problems import Problem, pointer
 from app.registry import Plan, Registry
-from app.schemas import RunRequest
+from app.schemas import SequencesRequest
 from app.settings import Settings
 from rnn_engine import Network, PackedBatch
 from rnn_engine.packed import Packing, check_lengths, total_of
@@ -40,7 +40,7 @@ class Given(NamedTuple):
         return PackedBatch.concatenated(self.inputs, packing)
 
 
-def read(request: RunRequest, net: Network, inputs: Array, lengths: Any, settings: Settings) -> Given:
+def read(request: SequencesRequest, net: Network, inputs: Array, lengths: Any, settings: Settings) -> Given:
     """What `sequences` gave, as the net takes it. Raises what does not fit it, or a limit."""
     if request.packed or isinstance(request.inputs, Ragged):
         batch_size, max_time = len(lengths), int(lengths.max(initial=0))
@@ -58,7 +58,7 @@ def read(request: RunRequest, net: Network, inputs: Array, lengths: Any, setting
     return Given(inputs, lengths, None, batch_size, max_time)
 
 
-def sequences(request: RunRequest) -> tuple[Array, Any]:
+def sequences(request: SequencesRequest) -> tuple[Array, Any]:
     """Inputs with their lengths: [B, T, D] and whatever was given, or a ragged or packed batch's [N, D] and [B]."""
     if request.packed:
         return packed.sequences(request)
@@ -111,7 +111,7 @@ def state(given: Any) -> Any:
     return [] if isinstance(given, np.ndarray) and given.size == 0 else given
 
 
-def planned(request: RunRequest, registry: Registry, settings: Settings) -> tuple[Plan, Given, Any]:
+def planned(request: SequencesRequest, registry: Registry, settings: Settings) -> tuple[Plan, Given, Any]:
     """The net of a request, the batch as it reads it, and the lengths as they came."""
     inputs, lengths = sequences(request)
     plan = registry.plan(request, inputs.shape[-1] or None if inputs.ndim > 1 else None)

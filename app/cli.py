@@ -27,7 +27,7 @@ def main() -> None:
 def _flags(command: Any) -> Any:
     """A flag for every setting, named like it."""
     for name, field in reversed(Settings.model_fields.items()):
-        shown = "" if field.default_factory else f"  [default: {field.default}]"
+        shown = "" if field.default_factory or field.default is None else f"  [default: {field.default}]"
         text = f"{field.description}{shown}  (UNROLLED_{name.upper()})"
         command = click.option(f"--{name.replace('_', '-')}", name, default=None, help=text)(command)
     return command

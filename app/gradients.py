@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
@@ -18,6 +18,8 @@ from app.registry import Registry
 from app.schemas import validated
 from app.schemas_gradients import GradientsRequest
 from app.settings import Settings
+from app.states import States
+from app.tokens import Tokens
 from app.work import Answer, Job, Work
 from rnn_engine import Network
 from rnn_engine.gradients import Backward, Diagnosis, backward, check_shape, diagnose, diagnostics, footprint, loss_of
@@ -54,12 +56,13 @@ class GradientJobs:
 
     settings: Settings
     registry: Registry
+    tokens: Tokens = field(default_factory=Tokens)
 
     def differentiate(self, fields: dict[str, Any]) -> Job:
         """POST /gradients."""
         request = validated(GradientsRequest, fields)
         plan, given, lengths = batches.planned(request, self.registry, self.settings)
-        net = plan.net
+        net, states = plan.net, States(self.tokens, "initial_state", request.initial_state)
         loss = loss_of(request.loss, net.readout, predicts=net.predicts)
         targets = _targets(request, net, given, loss, lengths)
         steps, rows = given.total, given.batch_size
@@ -70,7 +73,7 @@ class GradientJobs:
         numbers = sum(NUMBERS[name](net, rows, over_time) for name in returned) + over_time + rows
         if request.diagnostics:
             numbers += 2 * over_time * sum(len(layer.cells) for layer in net.layers)
-        nbytes = self._check_memory(net, numbers, (steps, rows, over_time), request.diagnostics)
+        nbytes = self._check_memory(net, numbers, (steps, rows, over_time), request.diagnostics, states.nbytes)
         multiplications = steps * (net.parameters + sum(dense.parameters for dense in net.readout)) * (1 + BACK)
         if request.diagnostics:
             multiplications += diagnostics.work(net, steps)
@@ -88,7 +91,7 @@ class GradientJobs:
                     batch,
                     targets(batch.packing),
                     loss=loss,
-                    initial_state=batches.state(request.initial_state),
+                    initial_state=states.read(ready, states.given, rows),
                     truncate=request.truncate,
                     keep=request.diagnostics,
                 )
@@ -98,9 +101,10 @@ class GradientJobs:
 
         timeout = None if request.timeout_ms is None else request.timeout_ms / 1000
         to_answer = numbers * PER_NUMBER[net.dtype.itemsize]
-        return Job(rows, nbytes, seconds_to_begin(request, net), to_compute, to_answer, timeout, begin)
+        to_begin = seconds_to_begin(request, net)
+        return Job(rows, nbytes, to_begin, to_compute + states.seconds(net), to_answer, timeout, begin)
 
-    def _check_memory(self, net: Network, numbers: int, sizes: tuple[int, int, int], keep: bool) -> int:
+    def _check_memory(self, net: Network, numbers: int, sizes: tuple[int, int, int], keep: bool, more: int) -> int:
         """Counts the bytes that the stored steps, the way back and the answer take, before any of it is there."""
         steps, rows, over_time = sizes
         itemsize = net.dtype.itemsize
@@ -108,7 +112,7 @@ class GradientJobs:
         drawn = 0 if net.is_ready else net.parameters * (8 + 3 * itemsize)
         drawn += 0 if net.is_prepared else 2 * net.parameters * itemsize  # packed for the kernels
         batch = steps * ((net.input_size + net.predicted_size) * itemsize + 32) + over_time
-        needed = footprint(net, steps, rows, keep=keep) + answer + drawn + batch
+        needed = footprint(net, steps, rows, keep=keep) + answer + drawn + batch + more
         limits.check_memory(self.settings, needed)
         return needed
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
 from weakref import WeakKeyDictionary
@@ -16,6 +16,8 @@ from app.problems import Problem
 from app.registry import Registry
 from app.schemas import NetRequest, RunRequest, StepRequest, validated
 from app.settings import Settings
+from app.states import States
+from app.tokens import Tokens
 from app.work import Answer, Job, Work
 from rnn_engine import Forward, Network, PackedBatch
 from rnn_engine.packed import total_of
@@ -52,6 +54,7 @@ class Jobs:
 
     settings: Settings
     registry: Registry
+    tokens: Tokens = field(default_factory=Tokens)
 
     def unroll(self, fields: dict[str, Any]) -> Job:
         """POST /run: `dynamic_rnn`."""
@@ -61,8 +64,10 @@ class Jobs:
         inputs, lengths, starts, batch_size, max_time = given
         total = given.total
         returned = _returned(request, net, "outputs")
+        states = States.asked(request, "initial_state", returned, net, self.tokens, self.registry)
 
-        def begin(ready: Network, inputs: Array, lengths: Array | None, state: Any) -> Work:
+        def begin(ready: Network, inputs: Array, lengths: Array | None, given: Any) -> Work:
+            state, finish = states.begin(ready, given, batch_size)
             unrolling = None
             if "gates" not in returned:
                 unrolling = ready.passes.begin(
@@ -81,10 +86,12 @@ class Jobs:
             def at_once() -> Answer:
                 batch = batches.Given(inputs, lengths, starts, batch_size, max_time).packed(request.time_major)
                 result = ready.forward(batch, state, gates="gates" in returned)
-                return _run_answer(ready, result, returned, lay_out)
+                return finish(_run_answer(ready, result, returned, lay_out))
+
+            def of_unrolled(unrolled: Unrolling) -> Answer:
+                return finish(_unrolled_run(ready, returned, lay_out, unrolled))
 
             lay_out = packed.layout(request)
-            of_unrolled = partial(_unrolled_run, ready, returned, lay_out)
             return Work(unrolling, ready.passes.work, of_unrolled, at_once)
 
         def again(inputs: Array, lengths: Any, state: Any) -> Job | None:
@@ -93,11 +100,13 @@ class Jobs:
             real = net.front.real_lengths(inputs, lengths, time_major=request.time_major)
             if (batch_size * max_time if real is None else total_of(real)) > total:
                 return None  # it is dearer
-            return job.of(lambda: begin(ready, inputs, real, batches.state(state)))
+            return job.of(lambda: begin(ready, inputs, real, state))
 
-        state, sizes = batches.state(request.initial_state), (total, batch_size, max_time)
-        job = self._job(request, net, returned, sizes, lambda: begin(plan.ready(), inputs, lengths, state))
-        return replace(job, again=again) if starts is None and not net.front.masks else job
+        given_state, sizes = request.initial_state, (total, batch_size, max_time)
+        job = self._job(
+            request, net, returned, sizes, states, lambda: begin(plan.ready(), inputs, lengths, given_state)
+        )
+        return replace(job, again=again) if starts is None and not net.front.masks and states.repeats else job
 
     def step(self, fields: dict[str, Any]) -> Job:
         """POST /step: one cell call."""
@@ -114,8 +123,10 @@ class Jobs:
         rows = len(inputs)
         limits.check_batch(self.settings, rows, 1, net.input_size)
         returned = _returned(request, net, "output")
+        states = States.asked(request, "state", returned, net, self.tokens, self.registry)
 
-        def begin(ready: Network, data: Array, state: Any) -> Work:
+        def begin(ready: Network, data: Array, given: Any) -> Work:
+            state, finish = states.begin(ready, given, rows)
             unrolling = None
             if "gates" not in returned:
                 unrolling = ready.passes.begin(data[:, np.newaxis], None, state, name="state")
@@ -123,17 +134,20 @@ class Jobs:
             def at_once() -> Answer:
                 batch = PackedBatch.single_step(data)
                 result = ready.forward(batch, state, gates="gates" in returned, state_name="state")
-                return _step_answer(ready, result, returned)
+                return finish(_step_answer(ready, result, returned))
 
-            return Work(unrolling, ready.passes.work, partial(_unrolled_step, ready, returned), at_once)
+            def of_unrolled(unrolled: Unrolling) -> Answer:
+                return finish(_unrolled_step(ready, returned, unrolled))
+
+            return Work(unrolling, ready.passes.work, of_unrolled, at_once)
 
         def again(inputs: Array, lengths: Any, state: Any) -> Job | None:
             ready = plan.again()
-            return None if ready is None else job.of(lambda: begin(ready, inputs, batches.state(state)))
+            return None if ready is None else job.of(lambda: begin(ready, inputs, state))
 
-        state, data = batches.state(request.state), batch.data
-        job = self._job(request, net, returned, (rows, rows, 1), lambda: begin(plan.ready(), data, state))
-        return job if net.front.masks else replace(job, again=again)
+        given, data = request.state, batch.data
+        job = self._job(request, net, returned, (rows, rows, 1), states, lambda: begin(plan.ready(), data, given))
+        return replace(job, again=again) if states.repeats and not net.front.masks else job
 
     def _job(
         self,
@@ -141,22 +155,23 @@ class Jobs:
         net: Network,
         returned: set[str],
         sizes: tuple[int, int, int],
+        states: States,
         begin: Callable[[], Work],
     ) -> Job:
         """Counts what it takes, before any of it is there; `sizes` are real steps, rows, and the longest row's."""
         steps, rows, max_time = sizes
         over_time = steps if getattr(request, "packed", False) else rows * max_time
-        numbers, nbytes = self._check_memory(request, net, returned, (steps, rows, over_time))
-        to_begin = seconds_to_begin(request, net)
+        numbers, nbytes = self._check_memory(request, net, returned, (steps, rows, over_time), states.nbytes)
+        to_begin = seconds_to_begin(request, net) + states.seconds(net)
         kernel = "numpy" if "gates" in returned else net.kernel  # which keeps its gates to itself
         to_compute = len(net.layers) * max_time * PER_STEP[kernel] + steps * net.parameters * PER_FMA[kernel]
         timeout = None if request.timeout_ms is None else request.timeout_ms / 1000
         return Job(rows, nbytes, to_begin, to_compute, numbers * PER_NUMBER[net.dtype.itemsize], timeout, begin)
 
     def _check_memory(
-        self, request: NetRequest, net: Network, returned: set[str], sizes: tuple[int, int, int]
+        self, request: NetRequest, net: Network, returned: set[str], sizes: tuple[int, int, int], more: int
     ) -> tuple[int, int]:
-        """Counts the numbers of the answer, and the bytes that engine and answer take."""
+        """Counts the numbers of the answer, and the bytes that engine and answer take, and `more`."""
         steps, rows, padded = sizes
         itemsize = net.dtype.itemsize
         numbers = sum(NUMBERS[name](net, rows, padded) for name in returned)
@@ -165,8 +180,9 @@ class Jobs:
         drawn += 0 if net.is_prepared else 2 * net.parameters * itemsize  # packed for the kernels, by way of a copy
         engine = net.footprint(steps, rows, gates="gates" in returned)
         packed = steps * (net.input_size * itemsize + 32) + padded  # the batch, and where its rows stand
-        limits.check_memory(self.settings, packed + engine + answer + drawn)
-        return numbers, packed + engine + answer + drawn
+        needed = packed + engine + answer + drawn + more
+        limits.check_memory(self.settings, needed)
+        return numbers, needed
 
 
 def seconds_to_begin(request: NetRequest, net: Network) -> float:

@@ -28,6 +28,7 @@ from app.registry.models import Models
 from app.routes import compute, models, service, v1, v2
 from app.routes.endpoint import template_of
 from app.settings import Settings
+from app.tokens import Tokens
 from rnn_engine import kernels, set_kernel, set_threads
 
 #: How often the model folder is looked at, for what other processes did there.
@@ -40,7 +41,8 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     settings = settings or Settings()
     executor = Executor(settings)
     registry = Registry(settings)
-    jobs = Jobs(settings, registry)
+    tokens = Tokens.of(settings)
+    jobs = Jobs(settings, registry, tokens)
     metrics = Metrics()
     metrics.watch(executor.admission)
 
@@ -50,6 +52,10 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         set_threads(settings.threads, blas=1)
         set_kernel(settings.kernel)
         executor.start()
+        if tokens.is_random:
+            log.info(
+                "state tokens are signed with a random key: they hold until the next start (no UNROLLED_STATE_KEY)"
+            )
         await executor.aside(_compute_ready)
         _warm_up()
         await executor.aside(partial(_look, registry.models))
@@ -79,7 +85,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     app.state.executor = executor
     app.state.jobs = jobs
     problems.install(app)
-    hot = compute.routes(jobs, GradientJobs(settings, registry), executor, settings)
+    hot = compute.routes(jobs, GradientJobs(settings, registry, tokens), executor, settings)
     statistics = Statistics()
     computing = (registry.models, jobs, executor, settings, statistics)
     protocols = [*v2.infer_routes(*computing), *v1.predict_routes(*computing)]

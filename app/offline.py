@@ -20,6 +20,7 @@ from app.problems import Problem, problem_of
 from app.registry import Registry, imports, parse_model
 from app.registry.store import check_name
 from app.settings import Settings, settings_of
+from app.tokens import Tokens
 from rnn_engine import EngineError, kernels, set_kernel, set_threads
 
 
@@ -138,7 +139,7 @@ def run(model: str, source: Path, output: Path | None, models: Path | None) -> N
         settings = _settings(models)
         registry = Registry(settings)
         registry.models.open(*parse_model(model))
-        answer = Jobs(settings, registry).unroll({**_request(source), "model": model}).run()
+        answer = Jobs(settings, registry, Tokens.of(settings)).unroll({**_request(source), "model": model}).run()
         if output is not None and output.suffix == ".npz":
             _, tensors = taken_apart(answer)
             np.savez(output, **tensors)  # type: ignore[arg-type]

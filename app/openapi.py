@@ -10,7 +10,8 @@ from fastapi.openapi.utils import get_openapi
 from pydantic.json_schema import models_json_schema
 
 from app import openapi_gradients, openapi_protocols, problems
-from app.schemas import ProblemOut, RunAnswer, RunRequest, StepAnswer, StepRequest
+from app.schemas import RunRequest, StepRequest
+from app.schemas_answers import ProblemOut, RunAnswer, StepAnswer
 from app.schemas_gradients import GradientsAnswer, GradientsRequest
 
 SAFETENSORS = "application/x-safetensors"
@@ -21,10 +22,11 @@ Post a batch of padded sequences with their lengths, a cell type and a layer cou
 - **Batch-major**: inputs and outputs are `[batch, max_time, …]` (`[max_time, batch, …]` with `"time_major": true`); state arrays are `[batch, units]`.
 - **An array in an answer** is `{"shape": […], "dtype": "float32", "values": […]}`; in a request it is a nested list or such an object (its values nested or flat), so whatever came out can be posted back.
 - **State is named**: `{"h": …}` for rnn and gru, `{"c": …, "h": …}` for lstm; a list with one entry per layer, bottom layer first; `{"forward": …, "backward": …}` for a bidirectional layer.
+- **State as a token**: with `"state_format": "token"` the state comes as one string, which `initial_state` and `state` take in place of arrays. It holds for the weights that it was made with, on every replica with the same UNROLLED_STATE_KEY; what was changed, cut, or belongs to other weights, another type or key is a 422 that says which.
 - **Lengths**: past a row's length its outputs are exactly 0, its state is the one after its last real step, and nothing in the padding matters. A row of length 0 keeps its initial state.
 - **Packed**: with `"packed": true` inputs are `[sum(lengths), …]`, the sequences one after the other, and so is everything over time in the answer: no padding on the wire.
 - **Numbers are finite**: a result that overflows is a 422 that names layer and step.
-- **Binary**: `application/x-safetensors` as Content-Type or Accept, with tensors `inputs`, `lengths`, `initial_state.<layer>.<h|c>` in and `outputs`, `state.<layer>.<h|c>`, `lengths`, `predictions` out; weights as `weights.layers.<layer>.kernel` or `weights.state_dict.<name>`; the other fields as JSON text under the metadata key `request`, `response` in the answer.
+- **Binary**: `application/x-safetensors` as Content-Type or Accept, with tensors `inputs`, `lengths`, `initial_state.<layer>.<h|c>` in and `outputs`, `state.<layer>.<h|c>`, `lengths`, `predictions` out; weights as `weights.layers.<layer>.kernel` or `weights.state_dict.<name>`; the other fields as JSON text under the metadata key `request`, `response` in the answer; a state as a token stands there too.
 - **Compressed**: a body may be gzip, deflate or zstd, as its Content-Encoding says; an answer is where Accept-Encoding names one of them alone, or prefers it by its q.
 - **Errors** are `application/problem+json`: `detail` says what was expected, what came and what to do; `errors` points at the fields.
 """  # noqa: E501
@@ -62,6 +64,10 @@ RUN_EXAMPLES = {
     "ragged": {
         "summary": "Sequences of unequal length, without padding",
         "value": {"cell": "rnn", "num_units": 3, "inputs": [[[1], [2], [3]], [[4]]]},
+    },
+    "token": {
+        "summary": "The final state as one string, to go on with",
+        "value": {"cell": "gru", "num_units": 3, "inputs": [[[1], [2]]], "state_format": "token"},
     },
     "weights": {
         "summary": "Trained weights in PyTorch's names, and a softmax readout",

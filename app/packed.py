@@ -8,7 +8,7 @@ from typing import Any, TypeAlias
 import numpy as np
 
 from app.problems import Problem
-from app.schemas import RunRequest
+from app.schemas import SequencesRequest
 from rnn_engine import Network
 from rnn_engine.packed import Packing, check_lengths
 from rnn_engine.types import Array
@@ -17,7 +17,7 @@ from rnn_engine.types import Array
 Layout: TypeAlias = Callable[[Packing, Array], Array]
 
 
-def sequences(request: RunRequest) -> tuple[Array, Array]:
+def sequences(request: SequencesRequest) -> tuple[Array, Array]:
     """Inputs [N, D] (or [N] token ids) with their lengths [B]. Raises a 422 where they do not add up to N."""
     inputs = request.inputs
     if request.time_major:
@@ -47,7 +47,7 @@ def with_features(inputs: Array, net: Network) -> Array:
     return np.zeros(0, np.int64) if net.embeds else np.zeros((0, net.input_size))
 
 
-def layout(request: RunRequest) -> Layout:
+def layout(request: SequencesRequest) -> Layout:
     """How everything over time stands in the answer: packed as the inputs, or padded."""
     if request.packed:
         return lambda packing, data: packing.concatenate(data)

@@ -54,6 +54,8 @@ class Repeats:
         """Only if every array of the request is in its inputs, lengths or states: others may say what to compute."""
         used: set[int] = set()
         state = fields.get("initial_state", fields.get("state"))
+        if isinstance(state, str):  # a token, in whose place there would be nothing
+            return
         places = [_places(part, arrays, used) for part in (fields.get("inputs"), fields.get("lengths"), state)]
         if len(used) == len(arrays):
             self._known[key] = job.of(_over), places

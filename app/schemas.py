@@ -1,4 +1,4 @@
-"""Requests and answers as the contract has them. Pydantic checks the envelope; arrays pass through it untouched."""
+"""Requests as the contract has them. Pydantic checks the envelope; arrays pass through it untouched."""
 
 from __future__ import annotations
 
@@ -8,10 +8,8 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, StrictBool, StrictInt, ValidationError, WithJsonSchema
 
 from app.problems import Problem, kind_of, pointer
-from rnn_engine.catalog import CellKind
 from rnn_engine.errors import nearest, shown
 from rnn_engine.formats.config import FIELDS
-from rnn_engine.layouts import LAYOUTS
 
 _NESTED = {"type": "array", "items": {}, "description": "nested lists, e.g. [batch][time][feature]"}
 _ARRAY = {
@@ -27,7 +25,8 @@ _STATE_ENTRY = {"type": "object", "additionalProperties": {"anyOf": [_NESTED, _A
 
 Tensor = Annotated[Any, WithJsonSchema({"anyOf": [_NESTED, _ARRAY]})]
 Lengths = Annotated[Any, WithJsonSchema({"type": "array", "items": {"type": "integer", "minimum": 0}})]
-StateIn = Annotated[Any, WithJsonSchema({"type": "array", "items": _STATE_ENTRY})]
+_TOKEN = {"type": "string", "description": 'what "state_format": "token" gave as `state`'}
+StateIn = Annotated[Any, WithJsonSchema({"anyOf": [{"type": "array", "items": _STATE_ENTRY}, _TOKEN]})]
 Readout = Annotated[
     Any, WithJsonSchema({"anyOf": [{"type": "object"}, {"type": "array", "items": {"type": "object"}}]})
 ]
@@ -76,15 +75,32 @@ class NetRequest(BaseModel):
     )
 
 
-class RunRequest(NetRequest):
-    """Unroll a network over a batch of sequences."""
+class StateRequest(NetRequest):
+    """What those share that answer with a state."""
+
+    state_format: Literal["arrays", "token"] = Field(
+        "arrays",
+        description='how `state` is answered: as arrays, or as one "token" to send back in their place. It holds for '
+        "the weights that gave it, on every replica with the same UNROLLED_STATE_KEY; it can be used again and again",
+    )
+    state_for: str | None = Field(
+        None,
+        description='the registered model, "name" or "name:3", that the token is to be for, where it is another than '
+        "the one that answers: a decoder that begins with an encoder's state. Its states must have the same sizes",
+    )
+
+
+class SequencesRequest(NetRequest):
+    """A net and a batch of sequences."""
 
     inputs: Tensor = Field(
         description="features [batch, max_time, input_size], or token ids [batch, max_time] for a model that embeds; "
         "without `lengths`, also sequences of unequal length",
     )
     lengths: Lengths = Field(None, description="real time steps of each row, 0 to max_time; default: all")
-    initial_state: StateIn = Field(None, description="one entry per layer, as `state` in an answer; default: zeros")
+    initial_state: StateIn = Field(
+        None, description="one entry per layer, or a token, as `state` in an answer; default: zeros"
+    )
     time_major: StrictBool = Field(False, description="inputs and outputs are [max_time, batch, …]")
     packed: StrictBool = Field(
         False,
@@ -93,125 +109,18 @@ class RunRequest(NetRequest):
     )
 
 
-class StepRequest(NetRequest):
+class RunRequest(SequencesRequest, StateRequest):
+    """Unroll a network over a batch of sequences."""
+
+
+class StepRequest(StateRequest):
     """One call of the cell."""
 
     inputs: Tensor = Field(description="features [batch, input_size], or token ids [batch]")
     returned: list[Returned | Literal["output"]] | None = Field(  # type: ignore[assignment]
         None, alias="return", description='default ["output", "state"], and "predictions" where there is a readout'
     )
-    state: StateIn = Field(None, description="one entry per layer, as `state` in an answer; default: zeros")
-
-
-class ArrayOut(BaseModel):
-    """An array."""
-
-    shape: list[int] = Field(description="sizes of its axes")
-    dtype: Literal["float32", "float64"] = Field(description="type that was computed in")
-    values: list[Any] = Field(description="nested to match `shape`")
-
-
-#: A layer's state in an answer.
-StateOut = dict[str, ArrayOut | dict[str, ArrayOut]]
-
-
-class ModelInfo(BaseModel):
-    """The network that answered."""
-
-    name: str | None = Field(None, description="of the registered model")
-    version: int | None = Field(None, description="of the registered model")
-    cell: str | list[str] = Field(description='"rnn", "lstm" or "gru"; per layer where they differ')
-    num_layers: int = Field(description="stacked layers")
-    num_units: list[int] = Field(description="units of each layer")
-    input_size: int = Field(description="features of a time step")
-    bidirectional: bool | list[bool] = Field(description="whether layers run both ways; per layer where they differ")
-    parameters: int = Field(description="weights, counted as they were given")
-    state_size: list[dict[str, Any]] = Field(description="columns of each array of `state`")
-    output_size: int = Field(description="columns of the outputs")
-    kernel: str = Field(description='"fused", or "numpy" for the plain loop')
-    cell_options: dict[str, Any] | None = Field(None, description="as they were given; post them with the weights")
-    residual: list[bool] | None = Field(None, description="layers that add their input to their output, where any does")
-
-
-class RunAnswer(BaseModel):
-    """Outputs and final states."""
-
-    model: ModelInfo = Field(description="the network that answered")
-    lengths: list[int] = Field(description="real time steps of each row")
-    outputs: ArrayOut | None = Field(
-        None, description="[batch, max_time, units], exactly 0 past a row's length; [sum(lengths), units] if packed"
-    )
-    state: list[StateOut] | None = Field(None, description="after each row's last real step, one entry per layer")
-    last_output: ArrayOut | None = Field(
-        None, description="[batch, units]: forward at each row's last real step, backward at its first; 0 without steps"
-    )
-    predictions: ArrayOut | None = Field(
-        None,
-        description="[batch, max_time, n], what the readout makes of the outputs; [batch, n] of a model that gives one",
-    )
-    gates: list[dict[str, Any]] | None = Field(
-        None, description="per layer, each gate's activations [batch, max_time, units] by name; by direction if both"
-    )
-    weights: dict[str, Any] | None = Field(None, description="as `weights` in a request, in the layout they came in")
-
-
-class StepAnswer(BaseModel):
-    """The output and the next state."""
-
-    model: ModelInfo = Field(description="the network that answered")
-    output: ArrayOut | None = Field(None, description="[batch, units]")
-    state: list[StateOut] | None = Field(None, description="the next state, one entry per layer")
-    last_output: ArrayOut | None = Field(None, description="the same as `output`")
-    predictions: ArrayOut | None = Field(None, description="[batch, n], what the readout makes of the output")
-    gates: list[dict[str, Any]] | None = Field(None, description="per layer, each gate's activations [batch, units]")
-    weights: dict[str, Any] | None = Field(None, description="as `weights` in a request, in the layout they came in")
-
-
-class LayerOut(BaseModel):
-    """One recurrent layer of a model."""
-
-    model_config = ConfigDict(extra="allow")
-
-    name: str = Field(description="what the file called it")
-    cell: str = Field(description='"rnn", "lstm" or "gru"')
-    options: dict[str, Any] = Field(description="as `cell_options`, complete")
-    units: int = Field(description="units of each direction")
-    input_size: int = Field(description="features that it reads")
-    output_size: int = Field(description="features that it puts out")
-    bidirectional: bool = Field(description="whether it reads both ways")
-    parameters: int = Field(description="its weights")
-
-
-class ModelOut(BaseModel):
-    """A version of a registered model."""
-
-    model_config = ConfigDict(extra="allow")
-
-    name: str = Field(description="the model's name")
-    version: int = Field(description="1, 2, 3, …; no number is used twice")
-    format: str = Field(description='whose file it was: "pytorch", "keras", "tensorflow" or "onnx"')
-    created: str = Field(description="when it was registered, UTC, ISO 8601")
-    sha256: dict[str, str] = Field(description="of each file, by its name")
-    parameters: int = Field(description="weights in all: embedding, layers, readout")
-    embedding: dict[str, int] | None = Field(
-        description="vocabulary_size and embedding_size; null where it reads features"
-    )
-    layers: list[LayerOut] = Field(description="the recurrent layers, bottom first")
-    readout: list[dict[str, Any]] | None = Field(description="the dense layers behind them, or null")
-    return_sequences: bool = Field(description="false: `predictions` are one row a sequence, [batch, n]")
-    tensors: dict[str, str] = Field(description="where each tensor of the file went")
-    ignored: list[str] = Field(description="tensors of the file that are not used")
-    assumed: list[str] = Field(description="what the file does not say, and what was taken instead")
-    notes: list[str] = Field(description="what else its owner should know")
-    versions: list[int] | None = Field(None, description="all versions of the model that are stored")
-
-
-class ModelList(BaseModel):
-    """All models."""
-
-    models: list[ModelOut] = Field(description="the newest version of each")
-    failed: list[dict[str, Any]] | None = Field(None, description="versions that do not load, and why")
-    unloaded: list[str] | None = Field(None, description="models that are not served until they are loaded again")
+    state: StateIn = Field(None, description="one entry per layer, or a token, as `state` in an answer; default: zeros")
 
 
 #: The body of PUT /models/{name}, which is read as a stream.
@@ -261,68 +170,6 @@ REPOSITORY_SCHEMAS: dict[str, dict[str, Any]] = {
         "unload": {"parameters": {"type": "object", "description": "unload_dependents changes nothing"}},
     }.items()
 }
-
-
-class OptionOut(BaseModel):
-    """One entry of `cell_options`."""
-
-    type: str = Field(description="kind of value")
-    default: Any = Field(description="what it is where it is not given")
-    meaning: str = Field(description="what it does")
-
-
-class CellOut(BaseModel):
-    """A cell."""
-
-    name: str = Field(description="what `cell` calls it")
-    equations: list[str] = Field(description="one time step")
-    gates: list[str] = Field(description="in the order of `gates` in an answer")
-    state: list[str] = Field(description="names of the state's arrays")
-    options: dict[str, OptionOut] = Field(description="what `cell_options` takes")
-    names: dict[str, list[str]] = Field(description="what each framework calls it; `cell` takes these too")
-    weights: dict[str, list[str]] = Field(description="a layer's variables in each layout of `weights`")
-    gate_order: dict[str, list[str]] = Field(description="order of the gates' blocks in each layout's variables")
-
-    @classmethod
-    def of(cls, kind: CellKind) -> CellOut:
-        """A row of the engine's table."""
-        options = {
-            name: OptionOut(type=o.type, default=o.default, meaning=o.meaning) for name, o in kind.options.items()
-        }
-        return cls(
-            name=kind.name,
-            equations=list(kind.equations),
-            gates=list(kind.gates),
-            state=list(kind.cell.state_names),
-            options=options,
-            names={framework: list(names) for framework, names in kind.names.items()},
-            weights={name: layout.variables(kind) for name, layout in LAYOUTS.items()},
-            gate_order={name: layout.gate_order(kind) for name, layout in LAYOUTS.items()},
-        )
-
-
-class CellsOut(BaseModel):
-    """All cells."""
-
-    cells: list[CellOut] = Field(description="one entry a cell")
-
-
-class Fault(BaseModel):
-    """A field at fault."""
-
-    pointer: str = Field(description="JSON pointer into the request")
-    detail: str = Field(description="what is wrong there")
-
-
-class ProblemOut(BaseModel):
-    """An error (RFC 9457)."""
-
-    type: str = Field(description="about:blank: the status says which kind")
-    title: str = Field(description="the status in words")
-    status: int = Field(description="the HTTP status")
-    detail: str = Field(description="what was expected, what came, what to do")
-    error: str = Field(description="the same as `detail`")
-    errors: list[Fault] | None = Field(None, description="the fields at fault, where there are any")
 
 
 _Request = TypeVar("_Request", bound=NetRequest)

@@ -6,13 +6,14 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, Field, StrictBool, StrictInt
 
-from app.schemas import ArrayOut, ModelInfo, RunRequest, StateOut, Tensor
+from app.schemas import SequencesRequest, Tensor
+from app.schemas_answers import ArrayOut, ModelInfo, StateOut
 
 Loss = Literal["cross_entropy", "mean_squared_error"]
 Derivative = Literal["weights", "letters", "readout", "embedding", "inputs", "initial_state"]
 
 
-class GradientsRequest(RunRequest):
+class GradientsRequest(SequencesRequest):
     """A loss over a batch of sequences, and its gradients."""
 
     targets: Tensor = Field(

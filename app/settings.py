@@ -6,10 +6,16 @@ import sys
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import Field, ValidationError, field_validator
+from pydantic import Field, SecretStr, ValidationError, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 MIB = 1 << 20
+
+#: Settings that are printed nowhere.
+SECRET = frozenset({"state_key"})
+
+#: Characters that a key has at least.
+LEAST_KEY = 16
 
 # the engine is imported where it is needed, so that --help is quick
 
@@ -23,7 +29,7 @@ def _cores() -> int:
 class Settings(BaseSettings):
     """Every field is read from `UNROLLED_<FIELD>` and is the flag `--<field>` of `unrolled serve`."""
 
-    model_config = SettingsConfigDict(env_prefix="UNROLLED_", frozen=True, extra="ignore")
+    model_config = SettingsConfigDict(env_prefix="UNROLLED_", frozen=True, extra="ignore", hide_input_in_errors=True)
 
     host: str = Field("127.0.0.1", description="address to listen on; 0.0.0.0 for all, as in the container image")
     port: int = Field(8000, ge=0, le=65535, description="port to listen on; 0 for any free one")
@@ -59,6 +65,11 @@ class Settings(BaseSettings):
         30, ge=1, description="longest that a body may take to arrive, or a client to read nothing of its answer"
     )
     grace_seconds: int = Field(10, ge=1, description="after SIGTERM, time for the requests under way to end")
+    state_key: SecretStr | None = Field(
+        None,
+        description="key that state tokens are signed with, the same on all replicas; or several, separated by commas, "
+        "of which the first signs and all are taken. Default: a random one, so that tokens hold until the next start",
+    )
     log_level: Literal["critical", "error", "warning", "info", "debug"] = Field(
         "info", description="least level to log"
     )
@@ -74,6 +85,24 @@ class Settings(BaseSettings):
             raise ValueError(f"there is no fused kernel here: {kernels.why_not()}; use auto or numpy")
         return kernel
 
+    @field_validator("state_key")
+    @classmethod
+    def _is_long(cls, key: SecretStr | None) -> SecretStr | None:
+        if key is None or not key.get_secret_value().strip():
+            return None
+        if min(map(len, _keys(key))) < LEAST_KEY:
+            raise ValueError(f"a key has at least {LEAST_KEY} characters, and a comma stands between two of them")
+        return key
+
+    @property
+    def state_keys(self) -> list[bytes]:
+        """The keys of state tokens, the one that signs first; none where a random one is to be made."""
+        return [] if self.state_key is None else [key.encode() for key in _keys(self.state_key)]
+
+
+def _keys(given: SecretStr) -> list[str]:
+    return [key.strip() for key in given.get_secret_value().split(",")]
+
 
 def settings_of(flags: dict[str, Any]) -> Settings:
     """Settings of a command: its flags, over the environment. Ends the process with a sentence for each bad one."""
@@ -83,5 +112,6 @@ def settings_of(flags: dict[str, Any]) -> Settings:
         for fault in error.errors():
             name = str(fault["loc"][0])
             flag = f"--{name.replace('_', '-')} (UNROLLED_{name.upper()})"
-            sys.stderr.write(f"unrolled: {flag} is {fault['input']!r}: {fault['msg'].lower()}\n")
+            said = "not shown here" if name in SECRET else repr(fault["input"])
+            sys.stderr.write(f"unrolled: {flag} is {said}: {fault['msg'].lower()}\n")
         sys.exit(2)

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
+from rnn_engine.errors import NonFiniteError
 from rnn_engine.layer import Layer
 from rnn_engine.packed import PackedBatch
 from rnn_engine.types import Array, NamedState
@@ -38,3 +39,14 @@ def seen_by_readout(layer: Layer, gives: str, outputs: PackedBatch, state: Mappi
     last = np.zeros((packing.batch_size, layer.output_size), outputs.data.dtype)
     last[: packing.widest] = outputs.data[packing.last]
     return np.asarray(packing.unsorted_state(last))
+
+
+def predicted(dense: Iterable[Callable[[Array], Array]], seen: Array) -> Array:
+    """[N, O] -> [N, n]: what dense layers make of the outputs, one after the other. Raises NonFiniteError."""
+    data = seen
+    with np.errstate(over="ignore", invalid="ignore"):
+        for layer in dense:
+            data = layer(data)
+    if not np.isfinite(data).all():
+        raise NonFiniteError(f"the readout overflows {data.dtype}: scale its weights down", "readout")
+    return data

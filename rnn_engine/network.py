@@ -7,15 +7,14 @@ from copy import copy
 from functools import cached_property
 from typing import Any
 
-import numpy as np
-
 from rnn_engine import kernels
 from rnn_engine.assembly import check_said, layers_from_blueprint, layers_from_weights, planned_layers
 from rnn_engine.blueprint import Blueprint
 from rnn_engine.catalog import cell_kind
 from rnn_engine.describe import metadata, summary, told_once
-from rnn_engine.errors import NonFiniteError, OptionError
-from rnn_engine.forward import Forward, seen_by_readout
+from rnn_engine.digest import Fingerprint
+from rnn_engine.errors import OptionError
+from rnn_engine.forward import Forward, predicted, seen_by_readout
 from rnn_engine.front import Front
 from rnn_engine.fusion import fused_dense
 from rnn_engine.initializers import RandomWords
@@ -60,6 +59,7 @@ class Network:
         self.labels = dict(labels or {})  # what its description begins with
         self._fuses = kernels.wanted()
         self._peaks: dict[Any, Peak] = {}
+        self.fingerprint = Fingerprint()  # shared by copies, like the weights
 
     @classmethod
     def planned(
@@ -91,6 +91,7 @@ class Network:
             size = layer.output_size
         for found in _FOUND:
             self.__dict__.pop(found, None)
+        self.fingerprint = Fingerprint()
         return self
 
     @classmethod
@@ -200,7 +201,7 @@ class Network:
     def planned_in(self, dtype: Any) -> Network:
         """The same network as it would be in another type, so far without weights of that type: for its sizes."""
         other = self._but(*_FOUND)
-        other.dtype = float_dtype(dtype)
+        other.dtype, other.fingerprint = float_dtype(dtype), Fingerprint()
         return other
 
     @cached_property
@@ -279,6 +280,13 @@ class Network:
                 count += cell.count(size)
             size = layer.output_size
         return count
+
+    @property
+    def digest(self) -> bytes:
+        """16 bytes that tell its weights, own readout included, from all others; see `digest.py`."""
+        if not self.is_ready:
+            raise RuntimeError("a network has no digest before it has its weights")
+        return self.fingerprint.of(self.layers, self.front, self._own_readout, self.gives)
 
     @property
     def _around(self) -> int:  # weights of a trained network's embedding and readout, which are its own
@@ -385,10 +393,5 @@ class Network:
     def _predict(self, outputs: PackedBatch, state: NamedState) -> PackedBatch | Array | None:
         if not self.predicts:
             return None
-        data = seen_by_readout(self.layers[-1], self.gives, outputs, state[-1])
-        with np.errstate(over="ignore", invalid="ignore"):
-            for dense in self._dense:
-                data = dense(data)
-        if not np.isfinite(data).all():
-            raise NonFiniteError(f"the readout overflows {self.dtype}: scale its weights down", "readout")
+        data = predicted(self._dense, seen_by_readout(self.layers[-1], self.gives, outputs, state[-1]))
         return outputs.with_data(data) if self.gives == "sequence" else data

@@ -33,7 +33,7 @@ ENGINE = """
     layer  readout  layouts.tensorflow  layouts.pytorch  layouts.keras  layouts.onnx
     layouts  front  forward  fusion
     unrolling
-    assembly  describe  passes
+    assembly  describe  digest  passes
     stepping
     network
     gradients.tape
@@ -111,6 +111,10 @@ FORBIDDEN = [
     ("app.uploads", "app.registry.models"),
     ("app.offline", "app.routes"),
     ("app.jobs", "app.routes"),
+    ("app.states", "app.jobs"),
+    ("app.states", "app.routes"),
+    ("app.tokens", "app.registry"),
+    ("app.tokens", "app.routes"),
     ("app.settings", "app"),
 ]
 

@@ -74,7 +74,7 @@ class Registry:
         return net
 
     def _of_model(self, request: NetRequest, model: str) -> Plan:
-        version = self._version(model)
+        version = self.version(model)
         for name in ("weights", "cell_options", "seed"):
             if name in request.model_fields_set and getattr(request, name) is not None:
                 raise Problem(422, f"the model {model!r:.140} has its own `{name}`: leave it out", (name,))
@@ -87,7 +87,7 @@ class Registry:
         planned = with_its_readout(net)
 
         def again() -> Network | None:
-            same = request.readout is None and self._version(model) is version and net.is_ready and net.is_prepared
+            same = request.readout is None and self.version(model) is version and net.is_ready and net.is_prepared
             return net if same else None
 
         return Plan(planned, lambda: with_its_readout(version.network(request.dtype)), again)
@@ -100,12 +100,12 @@ class Registry:
             self._seeded.move_to_end(key)
         return net
 
-    def _version(self, model: str) -> Version:
-        """The version that "name" (the newest) or "name:3" means."""
+    def version(self, model: str, where: str = "model") -> Version:
+        """The version that "name" (the newest) or "name:3" means, as the field `where` says."""
         try:
             return self.models.find(*parse_model(model))
         except Problem as problem:
-            raise problem.under("model") from None
+            raise problem.under(where) from None
 
     def _from_weights(self, request: NetRequest) -> Network:
         return Network.from_weights(

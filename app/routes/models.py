@@ -13,7 +13,8 @@ from app.problems import Problem
 from app.registry.imports import decode_config, originals
 from app.registry.models import Models, Version
 from app.registry.store import check_name
-from app.schemas import UPLOAD_SCHEMA, ModelList, ModelOut
+from app.schemas import UPLOAD_SCHEMA
+from app.schemas_answers import ModelList, ModelOut
 from app.settings import Settings
 
 

@@ -12,7 +12,7 @@ from starlette.staticfiles import StaticFiles
 
 from app.problems import Problem
 from app.registry.models import Models
-from app.schemas import CellOut, CellsOut
+from app.schemas_answers import CellOut, CellsOut
 from rnn_engine.catalog import CELLS
 
 STATIC = Path(__file__).parent.parent / "static"

@@ -16,9 +16,10 @@ VERSION = "/versions/{version}"
 
 #: The contract's fields (API.md §2, §5).
 NET = {"cell", "model", "num_layers", "num_units", "bidirectional", "cell_options", "weights", "seed", "dtype"}
+TOKENS = {"state_format", "state_for"}
 FIELDS = {
-    "RunRequest": {*NET, "readout", "return", "inputs", "lengths", "initial_state", "time_major"},
-    "StepRequest": {*NET, "readout", "return", "inputs", "state"},
+    "RunRequest": {*NET, *TOKENS, "readout", "return", "inputs", "lengths", "initial_state", "time_major"},
+    "StepRequest": {*NET, *TOKENS, "readout", "return", "inputs", "state"},
     "GradientsRequest": {
         *NET,
         "readout",
@@ -147,6 +148,15 @@ def test_defaults_and_bounds_are_those_of_the_contract(schemas):
     assert any(option.get("minimum") == 1 for option in properties["num_layers"]["anyOf"])
     returned = [item for where, item in parts(properties["return"]) if where.endswith("/enum")]
     assert returned == [["outputs", "last_output", "state", "predictions", "gates", "weights"]]
+
+
+@pytest.mark.parametrize(("name", "field"), [("Run", "initial_state"), ("Step", "state")])
+def test_a_state_is_a_list_or_a_token_both_ways(schemas, name, field):
+    given, answered = schemas[f"{name}Request"]["properties"], schemas[f"{name}Answer"]["properties"]
+    assert given["state_format"]["enum"] == ["arrays", "token"]
+    for schema in (given[field], answered["state"]):
+        assert {"array", "string"} <= {option["type"] for option in schema["anyOf"]}
+    assert not TOKENS & set(schemas["GradientsRequest"]["properties"])
 
 
 def test_what_an_answer_has_the_schema_has(client, schemas):

@@ -13,6 +13,7 @@ from app.problems import Problem
 from app.registry import Registry
 from app.repeats import MOST, Repeats
 from app.settings import Settings
+from app.tokens import Tokens
 from rnn_engine import kernels
 from rnn_engine.errors import EngineError
 
@@ -27,7 +28,7 @@ class Service:
         settings = Settings(models=tmp_path)
         self.registry = Registry(settings)
         self.full = 0
-        understand = getattr(Jobs(settings, self.registry), endpoint)
+        understand = getattr(Jobs(settings, self.registry, Tokens([b"a key of the tests"])), endpoint)
 
         def counted(fields):
             self.full += 1
@@ -169,6 +170,49 @@ def test_steps_repeat_too(tmp_path):
         fields = LSTM | {"inputs": x(2, 3), "state": [{"c": x(2, 3), "h": x(2, 3)}]}
         assert service.answer(fields) == service.alone(fields)
     assert service.full == 2
+
+
+@pytest.mark.parametrize(
+    ("endpoint", "field", "shape"), [("unroll", "initial_state", (2, 4, 3)), ("step", "state", (2, 3))]
+)
+def test_a_token_is_read_each_time_and_never_remembered(tmp_path, endpoint, field, shape):
+    service = Service(tmp_path, endpoint)
+    net = LSTM | {"inputs": x(*shape)}
+    states = [[{"c": x(2, 3), "h": x(2, 3)}] for _ in range(3)]
+    empty = net | {"inputs": {"shape": [2, 0, 3], "values": []}} if endpoint == "unroll" else net
+    tokens = [service.alone(empty | {field: state, "state_format": "token"})["state"] for state in states]
+    begun = states if endpoint == "unroll" else [service.alone(net | {field: state})["state"] for state in states]
+    expected = [service.alone(net | {field: state}) for state in begun]
+    assert len({json.dumps(answer) for answer in expected}) == 3
+    for k in (0, 0, 1, 0, 2, 2, 2, 1):
+        assert service.answer(net | {field: tokens[k]}) == expected[k]
+        assert service.answer(net | {field: begun[k]}) == expected[k]
+        assert service.answer(net) == service.alone(net)
+    assert not any(token.encode() in rest for _, rest, *_ in service.repeats._known for token in tokens)
+    with pytest.raises(Problem, match="cut"):
+        service.answer(net | {field: tokens[0][:-1]})
+
+
+def test_tokens_that_are_asked_for_are_written_each_time(service):
+    for _ in range(6):
+        fields = LSTM | {"inputs": x(2, 4, 3), "state_format": "token"}
+        assert service.answer(fields) == service.alone(fields)
+    assert service.full <= 3
+
+
+def test_a_job_that_could_be_repeated_is_not_remembered_if_its_state_is_a_string():
+    class Job:
+        again, to_begin = staticmethod(lambda *arrays: None), 0.0
+
+        def of(self, begin):
+            return self
+
+    repeats = Repeats(lambda fields: Job())
+    for field in ("initial_state", "state"):
+        repeats.job(json.dumps({"inputs": [[1.0]], field: "ut1."}).encode(), lambda read: read, None)
+    assert not repeats._known
+    repeats.job(json.dumps({"inputs": [[1.0]], "state": [{"h": [[1.0]]}]}).encode(), lambda read: read, None)
+    assert len(repeats._known) == 1
 
 
 def test_what_a_kernel_does_not_read_goes_the_long_way(service):

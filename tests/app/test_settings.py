@@ -4,10 +4,10 @@ from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
-from pydantic import ValidationError
+from pydantic import SecretStr, ValidationError
 
 from app.cli import main
-from app.settings import Settings
+from app.settings import SECRET, Settings
 from tests.app.client import ROOT
 
 #: For every setting: its default where the contract fixes it, a text and what it means, and a text that is refused.
@@ -32,6 +32,7 @@ FIELDS = {
     "tick_steps": (0, "16", 16, "-1"),
     "body_seconds": (None, "3", 3, "0"),
     "grace_seconds": (None, "3", 3, "0"),
+    "state_key": (None, "0123456789abcdef", SecretStr("0123456789abcdef"), "0123456789abcde"),
     "log_level": ("info", "warning", "warning", "loud"),
 }
 NAMES = list(Settings.model_fields)
@@ -45,7 +46,7 @@ def test_this_table_has_every_setting():
 def test_a_setting_has_its_default_and_is_read_from_its_variable(monkeypatch, name):
     default, text, value, _ = FIELDS[name]
     found = getattr(Settings(), name)
-    assert found == default if default is not None else found >= 1
+    assert found == default if default is not None or name in SECRET else found >= 1
     monkeypatch.setenv(f"UNROLLED_{name.upper()}", text)
     assert getattr(Settings(), name) == value
 
@@ -62,7 +63,8 @@ def test_a_value_that_makes_no_sense_stops_the_start_with_one_sentence(monkeypat
         assert len(result.stderr.strip().splitlines()) == 1
         assert f"UNROLLED_{name.upper()}" in result.stderr
         assert flag in result.stderr
-        assert repr(bad) in result.stderr
+        assert (repr(bad) in result.stderr) == (name not in SECRET)
+        assert name not in SECRET or bad not in result.output
 
 
 def test_a_flag_wins_over_the_environment(monkeypatch):
@@ -92,3 +94,41 @@ def test_a_setting_has_a_flag_that_is_explained(help_text, name):
 @pytest.mark.parametrize("name", NAMES)
 def test_a_setting_is_in_the_readme(name):
     assert f"UNROLLED_{name.upper()}" in (ROOT / "README.md").read_text()
+
+
+# -- the key of state tokens -------------------------------------------------------------------------------------------
+
+KEYS = "the first secret key", "the second secret key"
+
+
+@pytest.mark.parametrize(
+    ("given", "keys"),
+    [
+        (KEYS[0], [KEYS[0]]),
+        (",".join(KEYS), [*KEYS]),
+        (f" {KEYS[0]} , {KEYS[1]}\n", [*KEYS]),
+        ("ein geheimer Schlüssel", ["ein geheimer Schlüssel"]),
+        ("", []),
+        (" ", []),
+    ],
+)
+def test_keys_are_separated_by_commas_and_none_is_none(monkeypatch, given, keys):
+    monkeypatch.setenv("UNROLLED_STATE_KEY", given)
+    assert Settings().state_keys == [key.encode() for key in keys]
+
+
+@pytest.mark.parametrize("given", ["too short a key", f"{KEYS[0]},short", f"{KEYS[0]},", f",{KEYS[0]}", ",", "x" * 15])
+def test_a_key_that_is_too_short_is_refused_and_not_shown(monkeypatch, given):
+    monkeypatch.setenv("UNROLLED_STATE_KEY", given)
+    with pytest.raises(ValidationError, match="at least 16 characters") as caught:
+        Settings()
+    for shown in (str(caught.value), repr(caught.value), CliRunner().invoke(main, ["serve"]).output):
+        assert "state" in shown.lower()
+        assert all(part not in shown for part in given.split(",") if part)
+
+
+def test_a_key_is_shown_neither_by_the_settings_nor_by_help(monkeypatch):
+    monkeypatch.setenv("UNROLLED_STATE_KEY", KEYS[0])
+    helped = CliRunner().invoke(main, ["serve", "--help"])
+    for shown in (repr(Settings()), str(Settings()), Settings().model_dump_json(), helped.output):
+        assert KEYS[0] not in shown
