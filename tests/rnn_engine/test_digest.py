@@ -179,8 +179,13 @@ def test_it_is_of_the_weights_that_the_network_has_now():
 
 def test_without_weights_of_its_type_there_is_none():
     planned = Network.planned("gru", 3, 2)
-    wide = drawn().planned_in("float64")
-    for net in (planned, wide, drawn().with_readout({"kernel": np.ones((3, 2))}).planned_in("float64")):
+    narrow = drawn()
+    assert narrow.digest
+    for net in (
+        planned,
+        narrow.planned_in("float64"),
+        drawn().with_readout({"kernel": np.ones((3, 2))}).planned_in("float64"),
+    ):
         with pytest.raises(RuntimeError, match="before it has its weights"):
             net.digest  # noqa: B018
         assert net.fingerprint.known is None
