@@ -341,7 +341,8 @@ def test_replicas_with_the_same_key_continue_each_other(keyed, start):
     said = keyed.refusal("/run", **NET, inputs=X[:, 5:].tolist(), initial_state=answer["state"])
     assert "another key" in said["detail"]
     last = second.http.post("/run", json=NET | {"inputs": X[:, 5:].tolist(), "initial_state": answer["state"]}).json()
-    assert last["state"] == whole["state"]
+    same = last["model"]["kernel"] == whole["model"]["kernel"] == "fused"
+    assert_close(arrays(last["state"]), arrays(whole["state"]), 0 if same else 2e-6)
     assert KEY not in "".join(second.log)
 
 
