@@ -31,6 +31,14 @@ class Given(NamedTuple):
         """N, the real steps."""
         return self.batch_size * self.max_time if self.lengths is None else total_of(self.lengths)
 
+    def last_inputs(self, time_major: bool) -> Array:
+        """[B, D], or token ids [B]: those of each row's last real step; each must have one."""
+        rows = np.arange(self.batch_size)
+        lasts = (np.full(self.batch_size, self.max_time) if self.lengths is None else self.lengths) - 1
+        if self.starts is not None:
+            return self.inputs[self.starts + lasts]
+        return self.inputs[lasts, rows] if time_major else self.inputs[rows, lasts]
+
     def packed(self, time_major: bool) -> PackedBatch:
         """The real steps alone, as the engine has them."""
         real = np.full(self.batch_size, self.max_time) if self.lengths is None else self.lengths

@@ -206,7 +206,7 @@ def _returned(request: NetRequest, net: Network, output: str) -> set[str]:
 _descriptions: WeakKeyDictionary[Network, Constant] = WeakKeyDictionary()
 
 
-def _described(net: Network) -> Constant:
+def described(net: Network) -> Constant:
     """The `model` of an answer."""
     found = _descriptions.get(net)
     if found is None:
@@ -219,7 +219,7 @@ def _unrolled_run(net: Network, returned: set[str], lay_out: packed.Layout, unro
         there = unrolled.outputs if unrolled.pads else None
         return _run_answer(net, net.finished(unrolled), returned, lay_out, there)
     rows, lengths = unrolled.batch_size, unrolled.lengths
-    answer: Answer = {"model": _described(net)}
+    answer: Answer = {"model": described(net)}
     answer["lengths"] = np.full(rows, unrolled.max_time, np.int64) if lengths is None else lengths
     if "outputs" in returned:
         answer["outputs"] = unrolled.outputs
@@ -229,7 +229,7 @@ def _unrolled_run(net: Network, returned: set[str], lay_out: packed.Layout, unro
 def _unrolled_step(net: Network, returned: set[str], unrolled: Unrolling) -> Answer:
     if returned & {"last_output", "predictions"}:
         return _step_answer(net, net.finished(unrolled), returned)
-    answer: Answer = {"model": _described(net)}
+    answer: Answer = {"model": described(net)}
     if "output" in returned:
         answer["output"] = unrolled.outputs[:, 0]
     return answer | _of_any(net, unrolled.state, returned)
@@ -240,7 +240,7 @@ def _run_answer(
 ) -> Answer:
     """`there` are the outputs, where they are there as they shall be."""
     outputs, pad = result.outputs, partial(lay_out, result.outputs.packing)
-    answer: Answer = {"model": _described(net), "lengths": outputs.packing.lengths}
+    answer: Answer = {"model": described(net), "lengths": outputs.packing.lengths}
     if "outputs" in returned:
         answer["outputs"] = pad(outputs.data) if there is None else there
     if "last_output" in returned:
@@ -249,7 +249,7 @@ def _run_answer(
 
 
 def _step_answer(net: Network, result: Forward, returned: set[str]) -> Answer:
-    answer: Answer = {"model": _described(net)}
+    answer: Answer = {"model": described(net)}
     if "output" in returned:
         answer["output"] = result.outputs.data
     if "last_output" in returned:

@@ -18,7 +18,8 @@ from queue import SimpleQueue
 from app.problems import Problem
 from app.scheduler import Entry, Scheduler, Tick
 from app.work import Work
-from rnn_engine.unrolling import Saved, Strand, advance
+from rnn_engine.generation import FedStrand, advance
+from rnn_engine.unrolling import Saved, Strand
 
 log = logging.getLogger("unrolled")
 
@@ -163,6 +164,9 @@ class Lane:
         outcomes = [] if fine else self._leave(self._at_fault(tick, saved))
         took = time.thread_time() - began
         seconds = max(took - PER_TICK - PER_ENTRY * len(tick.entries), took / 4, 1e-6)
+        for entry in tick.entries:
+            if not entry.owner[1].left:  # sooner than its steps are: what generates may end with any of them
+                entry.steps = 0
         with self._lock:
             done = self._scheduler.finish(tick, min(seconds, MOST_SURPRISE * tick.seconds + PER_TICK))
         for entry in done:
@@ -203,7 +207,7 @@ class Lane:
                 self._loop.call_soon_threadsafe(_tell, outcomes)
 
 
-def _strands(entries: Iterable[Entry]) -> list[Strand]:
+def _strands(entries: Iterable[Entry]) -> list[Strand | FedStrand]:
     return [entry.owner[1] for entry in entries]
 
 

@@ -17,6 +17,7 @@ from starlette.types import ASGIApp
 
 from app import __version__, codecs, openapi, problems
 from app.executor import Executor
+from app.generating import GenerateJobs
 from app.gradients import GradientJobs
 from app.head import HeadMiddleware
 from app.jobs import Jobs
@@ -25,7 +26,7 @@ from app.problems import Problem
 from app.protocols.statistics import Statistics
 from app.registry import Registry
 from app.registry.models import Models
-from app.routes import compute, models, service, v1, v2
+from app.routes import compute, generate, models, service, v1, v2
 from app.routes.endpoint import template_of
 from app.settings import Settings
 from app.tokens import Tokens
@@ -86,6 +87,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     app.state.jobs = jobs
     problems.install(app)
     hot = compute.routes(jobs, GradientJobs(settings, registry, tokens), executor, settings)
+    hot += generate.routes(GenerateJobs(settings, registry, tokens), executor, settings)
     statistics = Statistics()
     computing = (registry.models, jobs, executor, settings, statistics)
     protocols = [*v2.infer_routes(*computing), *v1.predict_routes(*computing)]

@@ -9,9 +9,10 @@ from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
 from pydantic.json_schema import models_json_schema
 
-from app import openapi_gradients, openapi_protocols, problems
+from app import openapi_generate, openapi_gradients, openapi_protocols, problems
 from app.schemas import RunRequest, StepRequest
 from app.schemas_answers import ProblemOut, RunAnswer, StepAnswer
+from app.schemas_generate import GenerateAnswer, GenerateRequest, GenerateStep
 from app.schemas_gradients import GradientsAnswer, GradientsRequest
 
 SAFETENSORS = "application/x-safetensors"
@@ -148,12 +149,14 @@ def _operation(
     answer: type,
     examples: dict[str, Any],
     parameters: Sequence[dict[str, Any]] = (),
+    more: dict[str, Any] | None = None,
 ) -> dict[str, Any]:
+    """`more` are other media types that it may be answered in."""
     binary = {"schema": {"type": "string", "format": "binary"}}
     answers: dict[str, Any] = {
         "200": {
             "description": "Computed",
-            "content": {"application/json": {"schema": _ref(answer)}, SAFETENSORS: binary},
+            "content": {"application/json": {"schema": _ref(answer)}, SAFETENSORS: binary, **(more or {})},
         }
     }
     for status, meaning in _ERRORS.items():
@@ -198,6 +201,9 @@ def install(app: FastAPI) -> None:
                 (RunAnswer, "serialization"),
                 (StepAnswer, "serialization"),
                 (GradientsAnswer, "serialization"),
+                (GenerateRequest, "validation"),
+                (GenerateAnswer, "serialization"),
+                (GenerateStep, "serialization"),
                 (ProblemOut, "serialization"),
             ],
             ref_template="#/components/schemas/{model}",
@@ -229,6 +235,15 @@ def install(app: FastAPI) -> None:
                 GradientsAnswer,
                 openapi_gradients.EXAMPLES,
             ),
+            "/generate": _operation(
+                "generate",
+                openapi_generate.SUMMARY,
+                openapi_generate.DESCRIPTION,
+                GenerateRequest,
+                GenerateAnswer,
+                openapi_generate.EXAMPLES,
+                more=openapi_generate.EVENTS,
+            ),
         }
         merged["paths"] = hot | merged["paths"]
         for path, parameters in _OF_MODEL.items():
@@ -243,7 +258,7 @@ def install(app: FastAPI) -> None:
 
 
 def _model_operations(path: str, parameters: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """/run, /step and /gradients of a registered model."""
+    """/run, /step, /gradients and /generate of a registered model."""
     suffix = "_version" if len(parameters) > 1 else ""
     which = "one version of a model" if suffix else "a model's newest version"
     return {
@@ -273,6 +288,16 @@ def _model_operations(path: str, parameters: Sequence[dict[str, Any]]) -> dict[s
             GradientsAnswer,
             openapi_gradients.MODEL_EXAMPLES,
             parameters,
+        ),
+        f"{path}/generate": _operation(
+            f"generate_model{suffix}",
+            f"Generate step by step with {which}",
+            "As POST /generate, with the model named in the path.",
+            GenerateRequest,
+            GenerateAnswer,
+            openapi_generate.MODEL_EXAMPLES,
+            parameters,
+            more=openapi_generate.EVENTS,
         ),
     }
 

@@ -216,7 +216,7 @@ def _fault(kind: type[NetRequest], fault: Any) -> tuple[tuple[str | int, ...], s
 
 
 #: Fields that hold arrays, or objects and lists of them.
-TENSORS = frozenset({"inputs", "targets", "lengths", "initial_state", "state", "weights", "readout"})
+TENSORS = frozenset({"inputs", "targets", "lengths", "initial_state", "state", "weights", "readout", "future"})
 
 
 def plain(value: Any) -> Any:

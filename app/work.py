@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from rnn_engine.generation import FedStrand, Generation, advance
 from rnn_engine.types import Array
-from rnn_engine.unrolling import Strand, Unrolling, advance
+from rnn_engine.unrolling import Strand, Unrolling
 
 Answer = dict[str, Any]
 
@@ -23,16 +24,16 @@ class Work:
 
     def __init__(
         self,
-        unrolling: Unrolling | None,
+        unrolling: Unrolling | Generation | None,
         multiplications: int,
-        of_unrolled: Callable[[Unrolling], Answer],
+        of_unrolled: Callable[[Any], Answer],
         at_once: Callable[[], Answer],
     ) -> None:
         """`multiplications` (with an addition) are those of a time step of a row."""
         self._unrolling, self._of_unrolled, self._at_once = unrolling, of_unrolled, at_once
         self.multiplications = multiplications
         self.failed = False  # in a tick: the way for whole batches computes it once more, and says what, and where
-        self.strands: list[Strand] = []
+        self.strands: Sequence[Strand | FedStrand] = []
         if unrolling is not None:
             self.strands = [strand for strand in unrolling.strands(STRAND_ROWS) if strand.left]
 

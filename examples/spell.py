@@ -5,8 +5,9 @@
 The PyPI package g2p_en 2.1.0 (Kyubyong Park and Jongseok Kim, Apache-2.0) carries its weights as arrays in PyTorch's
 layout. They are written to two safetensors files and registered as two models; then, over HTTP alone:
 
-1. the encoder runs over the letters of all words, one batch of sequences of unequal length, and gives its final states;
-2. the decoder begins with them, and steps from phoneme to phoneme until every word has said its end.
+1. the encoder runs over the letters of all words, one batch of sequences of unequal length, and gives its final states
+   as a token for the decoder;
+2. the decoder begins with them, and generates phoneme by phoneme until every word has said its end.
 
 Without `--url` a service of its own is started and stopped again.
 """
@@ -120,22 +121,17 @@ def spell(service: Service, words: Sequence[str]) -> list[list[str]]:
     """The likeliest phoneme after the other, for all words at once."""
     unknown, end = GRAPHEMES.index("<unk>"), GRAPHEMES.index("</s>")
     letters = [[GRAPHEMES.index(c) if c in GRAPHEMES else unknown for c in word.lower()] + [end] for word in words]
-    state = service.post("/models/g2p-encoder/run", inputs=letters, **{"return": ["state"]})["state"]
-    said: list[list[int]] = [[] for _ in words]
-    last = [PHONEMES.index("<s>")] * len(words)
-    ended: set[int] = set()
-    for _ in range(MOST_PHONEMES):
-        answer = service.post(
-            "/models/g2p-decoder/step", inputs=last, state=state, **{"return": ["predictions", "state"]}
-        )
-        state = answer["state"]
-        last = np.argmax(answer["predictions"]["values"], axis=1).tolist()
-        ended |= {row for row, phoneme in enumerate(last) if PHONEMES[phoneme] == "</s>"}
-        for row in set(range(len(words))) - ended:
-            said[row].append(last[row])
-        if len(ended) == len(words):
-            break
-    return [[PHONEMES[phoneme] for phoneme in row] for row in said]
+    for_decoder = {"state_format": "token", "state_for": "g2p-decoder", "return": ["state"]}
+    state = service.post("/models/g2p-encoder/run", inputs=letters, **for_decoder)["state"]
+    begin, stop = PHONEMES.index("<s>"), PHONEMES.index("</s>")
+    said = service.post(
+        "/models/g2p-decoder/generate",
+        inputs=[[begin]] * len(words),
+        initial_state=state,
+        max_steps=MOST_PHONEMES,
+        stop=stop,
+    )["tokens"]
+    return [[PHONEMES[phoneme] for phoneme in row if phoneme != stop] for row in said]
 
 
 @contextmanager

@@ -27,12 +27,15 @@ _BLOCK = 1 << 16
 
 
 class RandomWords:
-    """An endless stream of random numbers from a seed: `PCG64(seed)`, read as raw 64-bit words."""
+    """An endless stream of random numbers from a seed: `PCG64(seed)`, read as raw 64-bit words.
 
-    def __init__(self, seed: int) -> None:
+    A seed has other streams too, one for every `stream` but 0: `PCG64([seed, stream])`.
+    """
+
+    def __init__(self, seed: int, stream: int = 0) -> None:
         if isinstance(seed, bool) or not isinstance(seed, int) or not MIN_SEED <= seed <= MAX_SEED:
             raise OptionError(f"seed is {shown(seed)}: expected a whole number from -2**63 to 2**64 - 1", "seed")
-        self._bits = np.random.PCG64(seed % 2**64)
+        self._bits = np.random.PCG64([seed % 2**64, stream] if stream else seed % 2**64)
 
     def unit(self, count: int) -> Array:
         """[count] float64 in [0, 1), multiples of 2**-53: the upper 53 bits of each word."""

@@ -11,7 +11,7 @@ import numpy as np
 
 from rnn_engine.catalog import CellKind
 from rnn_engine.cells import LSTMCell, WeightedCell
-from rnn_engine.errors import NonFiniteError, StateError, listed
+from rnn_engine.errors import NonFiniteError, OptionError, StateError, listed
 from rnn_engine.packed import PackedBatch, Packing
 from rnn_engine.types import BACKWARD, Array, Direction, as_numbers
 from rnn_engine.unroll import PROJECTED_BYTES, unroll_weighted
@@ -269,3 +269,12 @@ def peak_of(layers: Sequence[Layer], input_size: int, itemsize: int, embeds: boo
         step += width if gates else 0
         below = size = layer.output_size
     return Peak(tuple(each), row, step, PROJECTED_BYTES // itemsize)
+
+
+def check_steps(layers: Sequence[Layer]) -> None:
+    """Raises OptionError where some layer needs the whole sequence, and can take no single step."""
+    for k, layer in enumerate(layers):
+        if BACKWARD in layer.cells:
+            raise OptionError(
+                f"layer {k} reads backward, from a sequence's end, so it has no single step: run whole sequences"
+            )

@@ -13,18 +13,17 @@ from rnn_engine.blueprint import Blueprint
 from rnn_engine.catalog import cell_kind
 from rnn_engine.describe import metadata, summary, told_once
 from rnn_engine.digest import Fingerprint
-from rnn_engine.errors import OptionError
 from rnn_engine.forward import Forward, predicted, seen_by_readout
 from rnn_engine.front import Front
 from rnn_engine.fusion import fused_dense
 from rnn_engine.initializers import RandomWords
-from rnn_engine.layer import Layer, Peak, peak_of
+from rnn_engine.layer import Layer, Peak, check_steps, peak_of
 from rnn_engine.layouts import Weights, write_weights
 from rnn_engine.packed import PackedBatch
 from rnn_engine.passes import Passes
 from rnn_engine.readout import Dense, Embedding, read_readout
 from rnn_engine.stepping import Stepper
-from rnn_engine.types import BACKWARD, Array, NamedState, StateLike, float_dtype
+from rnn_engine.types import Array, NamedState, StateLike, float_dtype
 from rnn_engine.unrolling import Unrolling
 
 #: What a network finds out about itself once.
@@ -374,11 +373,7 @@ class Network:
 
     def single_step(self, inputs: Any) -> PackedBatch:
         """[B, D] (or [B] token ids) as one time step. Raises OptionError where some layer needs the whole sequence."""
-        for k, layer in enumerate(self.layers):
-            if BACKWARD in layer.cells:
-                raise OptionError(
-                    f"layer {k} reads backward, from a sequence's end, so it has no single step: run whole sequences"
-                )
+        check_steps(self.layers)
         return self.front.single_step(inputs)
 
     def finished(self, unrolled: Unrolling) -> Forward:
@@ -393,5 +388,9 @@ class Network:
     def _predict(self, outputs: PackedBatch, state: NamedState) -> PackedBatch | Array | None:
         if not self.predicts:
             return None
-        data = predicted(self._dense, seen_by_readout(self.layers[-1], self.gives, outputs, state[-1]))
+        data = self.read_out(seen_by_readout(self.layers[-1], self.gives, outputs, state[-1]))
         return outputs.with_data(data) if self.gives == "sequence" else data
+
+    def read_out(self, outputs: Array) -> Array:
+        """What the readout makes of outputs [N, O]: [N, n], or the outputs themselves where there is none."""
+        return predicted(self._dense, outputs)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import partial
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import numpy as np
 
@@ -18,8 +18,8 @@ from rnn_engine.types import Array, NamedState
 
 _FLOAT = 4
 
-#: How far rows have come, and the parts of their states then.
-Saved: TypeAlias = tuple[int, list[Array]]
+#: How far rows have come, and their states then.
+Saved: TypeAlias = tuple[Any, ...]
 
 
 class Unrolling:
@@ -92,6 +92,14 @@ class Unrolling:
         if self.pads or self.lengths is None:
             return PackedBatch.pack(self.outputs, self.lengths, time_major=self._time_major)
         return PackedBatch.concatenated(self.outputs, Packing(self.lengths, self.max_time))
+
+    def last_outputs(self, first: int, end: int) -> Array:
+        """[end - first, O]: the outputs of rows first … end - 1 at their last real steps; each must have one."""
+        rows = np.arange(first, end)
+        lasts = self.max_time - 1 if self.lengths is None else self.lengths[first:end] - 1
+        if self.lengths is not None and not self.pads:
+            return self.outputs[np.cumsum(self.lengths)[first:end] - 1]
+        return self.outputs[lasts, rows] if self._time_major else self.outputs[rows, lasts]
 
     @property
     def state(self) -> NamedState:

@@ -34,8 +34,9 @@ ENGINE = """
     layouts  front  forward  fusion
     unrolling
     assembly  describe  digest  passes
-    stepping
-    network
+    stepping  sampling
+    network  feeds
+    generation
     gradients.tape
     gradients.steps  gradients.loss
     gradients.layers

@@ -358,7 +358,7 @@ def _check_unique(tree: Any, where: Path) -> None:
 def encode(tree: Mapping[str, Any]) -> bytes:
     """An answer as JSON: arrays of floats as {"shape", "dtype", "values"}, arrays of integers as plain lists."""
     large: list[_Writer] = []
-    text = orjson.dumps(tree, partial(_written, large), orjson.OPT_PASSTHROUGH_SUBCLASS)
+    text = orjson.dumps(tree, partial(_written, large), _OPTIONS)
     if not large:
         return text
     out = BytesIO()  # which gives its bytes away without a copy
@@ -370,6 +370,7 @@ def encode(tree: Mapping[str, Any]) -> bytes:
 
 
 _Writer = Callable[[BinaryIO], None]
+_OPTIONS = orjson.OPT_PASSTHROUGH_SUBCLASS | orjson.OPT_PASSTHROUGH_DATACLASS
 _HOLE = b"\0"  # for what a kernel writes; orjson itself leaves no such byte in a text, but writes "\\u0000"
 
 
@@ -388,6 +389,8 @@ def _written(large: list[_Writer], value: Any) -> Any:
             large.append(write)
             values = orjson.Fragment(_HOLE)
         return {"shape": array.shape, "dtype": name, "values": values or _numbers(array)}
+    if isinstance(value, Ragged):
+        return [_numbers(row) for row in np.split(value.flat, np.cumsum(value.lengths)[:-1])]
     if isinstance(value, (dict, list, tuple)):
         return dict(value) if isinstance(value, dict) else list(value)
     raise TypeError(f"{type(value).__name__} has no form in JSON")

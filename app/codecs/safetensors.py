@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import orjson
 
+from app.codecs.arrays import Ragged
 from app.codecs.json import decode as decode_json
 from app.problems import Problem
 from rnn_engine.formats.base import FormatError
@@ -87,6 +88,8 @@ def _without_arrays(value: Any, name: str, tensors: dict[str, Array]) -> Any:
         return {key: item for key, item in items.items() if item is not None}
     if isinstance(value, (list, tuple)):
         return [_without_arrays(item, f"{name}.{k}", tensors) for k, item in enumerate(value)]
+    if isinstance(value, Ragged):
+        value = value.flat  # one after the other, as long as the answer's `lengths` say
     if isinstance(value, np.ndarray):
         tensors[name] = np.ascontiguousarray(value)
         return None

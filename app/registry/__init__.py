@@ -77,7 +77,8 @@ class Registry:
         version = self.version(model)
         for name in ("weights", "cell_options", "seed"):
             if name in request.model_fields_set and getattr(request, name) is not None:
-                raise Problem(422, f"the model {model!r:.140} has its own `{name}`: leave it out", (name,))
+                given = type(request).model_fields[name].alias or name
+                raise Problem(422, f"the model {model!r:.140} has its own `{given}`: leave it out", (given,))
 
         def with_its_readout(net: Network) -> Network:
             return net if request.readout is None else net.with_readout(request.readout)

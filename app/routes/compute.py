@@ -11,7 +11,7 @@ import re
 import time
 from collections.abc import Callable
 from functools import partial
-from typing import Any, cast
+from typing import Any, Protocol, cast
 
 from starlette.responses import Response
 from starlette.routing import Route
@@ -35,7 +35,21 @@ from app.work import Job
 
 log = logging.getLogger("unrolled")
 
-_MODEL = re.compile(r"/models/([^/]+)(?:/versions/([^/]+))?/(run|step|gradients)")
+_MODEL = re.compile(r"/models/([^/]+)(?:/versions/([^/]+))?/(run|step|gradients|generate)")
+
+
+class Answer(Protocol):
+    """What is sent for a 200."""
+
+    async def send(self, send: Send) -> None:
+        """Sends it."""
+
+
+class Hot(Protocol):
+    """An endpoint that `HotPaths` can ask without the framework."""
+
+    async def answer(self, scope: Scope, receive: Receive) -> Answer:
+        """Reads a request and computes; what is to be sent. Raises what goes wrong before anything is."""
 
 
 class Compute:
@@ -51,24 +65,35 @@ class Compute:
 
     async def answer(self, scope: Scope, receive: Receive) -> Content:
         """Reads the request and computes; what is to be sent. Raises what goes wrong."""
-        self._executor.admission.check()  # before the body is read: whoever is turned away is told so at once
-        headers = {name: value.decode("latin-1") for name, value in scope["headers"]}
-        asked_for = compression.of_answer(headers.get(b"accept-encoding"))
-        reader, writer = codec_of_body(headers.get(b"content-type")), codec_of_answer(headers.get(b"accept"))
-        model = _model_in(scope["path"])
-        with_model = partial(_with_model, model)
-        if reader is DEFAULT:
-            understand = partial(self._repeats.job, with_model=with_model, model=model)
-        else:
-            understand = partial(_understood, self._understand, reader, with_model)
-        asked = Asked(
-            await unpacked(scope, receive, self._settings, arriving=self._executor.admission.arriving()),
-            compression.unfolding(understand if asked_for is None else compression.dearer(understand)),
-            answers.writer(writer, asked_for),
-            timeout_of(headers.get(b"x-timeout-ms")),
-            partial(gone, receive),
-        )
-        return await self._executor.answer(asked)
+        return await self._executor.answer(await read(scope, receive, self._executor, self._settings, self._reader))
+
+    def _reader(self, codec: Codec, model: str | None) -> Callable[[bytes], Job]:
+        named = partial(with_model, model)
+        if codec is DEFAULT:
+            return partial(self._repeats.job, with_model=named, model=model)
+        return lambda body: self._understand(named(codec.decode(body)))
+
+
+async def read(
+    scope: Scope,
+    receive: Receive,
+    executor: Executor,
+    settings: Settings,
+    reader: Callable[[Codec, str | None], Callable[[bytes], Job]],
+) -> Asked:
+    """A request as it came. `reader(codec, model)` understands a body; `model` is what the path names."""
+    executor.admission.check()  # before the body is read: whoever is turned away is told so at once
+    headers = {name: value.decode("latin-1") for name, value in scope["headers"]}
+    asked_for = compression.of_answer(headers.get(b"accept-encoding"))
+    codec, writer = codec_of_body(headers.get(b"content-type")), codec_of_answer(headers.get(b"accept"))
+    understand = reader(codec, _model_in(scope["path"]))
+    return Asked(
+        await unpacked(scope, receive, settings, arriving=executor.admission.arriving()),
+        compression.unfolding(understand if asked_for is None else compression.dearer(understand)),
+        answers.writer(writer, asked_for),
+        timeout_of(headers.get(b"x-timeout-ms")),
+        partial(gone, receive),
+    )
 
 
 def routes(jobs: Jobs, gradients: GradientJobs, executor: Executor, settings: Settings) -> list[Route]:
@@ -81,11 +106,13 @@ def routes(jobs: Jobs, gradients: GradientJobs, executor: Executor, settings: Se
             ("gradients", gradients.differentiate),
         )
     }
-    return [
-        Route(f"{prefix}/{name}", endpoint, methods=["POST"])
-        for prefix in ("", "/models/{name}", "/models/{name}/versions/{version}")
-        for name, endpoint in endpoints.items()
-    ]
+    return [route for name, endpoint in endpoints.items() for route in routes_of(name, endpoint)]
+
+
+def routes_of(name: str, endpoint: ASGIApp) -> list[Route]:
+    """A route of any net, and those of a registered model."""
+    prefixes = ("", "/models/{name}", "/models/{name}/versions/{version}")
+    return [Route(f"{prefix}/{name}", endpoint, methods=["POST"]) for prefix in prefixes]
 
 
 class HotPaths:
@@ -96,7 +123,7 @@ class HotPaths:
     ) -> None:
         """`template` tells which of the routes a path belongs to, if any."""
         self._app, self._metrics, self._template = app, metrics, template or _template
-        self._endpoints = {route.path: cast(Compute, route.endpoint) for route in hot}
+        self._endpoints = {route.path: cast(Hot, route.endpoint) for route in hot}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         template = self._template(scope["path"]) if scope["type"] == "http" and scope["method"] == "POST" else None
@@ -145,7 +172,7 @@ class Refusals:
 
 def _template(path: str) -> str | None:
     """The route that a path belongs to, if it is one of these."""
-    if path in ("/run", "/step", "/gradients"):
+    if path in ("/run", "/step", "/gradients", "/generate"):
         return path
     found = _MODEL.fullmatch(path)
     if found is None:
@@ -162,16 +189,7 @@ def _model_in(path: str) -> str | None:
     return name if version is None else f"{name}:{version_number(name, version)}"
 
 
-def _understood(
-    understand: Callable[[dict[str, Any]], Job],
-    reader: Codec,
-    with_model: Callable[[dict[str, Any]], dict[str, Any]],
-    body: bytes,
-) -> Job:
-    return understand(with_model(reader.decode(body)))
-
-
-def _with_model(model: str | None, fields: dict[str, Any]) -> dict[str, Any]:
+def with_model(model: str | None, fields: dict[str, Any]) -> dict[str, Any]:
     """The fields with the model that the path names, if it does."""
     if model is None:
         return fields

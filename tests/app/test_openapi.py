@@ -249,11 +249,12 @@ def test_every_example_runs_as_it_stands(client, document, models):
         {"/run", "/models/{name}/run", "/models/{name}/versions/{version}/run"},
         {"/step", "/models/{name}/step"},
     )
-    assert {path for path, _, _ in found if not path.endswith("/gradients")} == run | step | {
+    apart = ("/gradients", "/generate")
+    assert {path for path, _, _ in found if not path.endswith(apart)} == run | step | {
         "/models/{name}/versions/{version}/step"
     }
     for path, name, body in found:
-        if path.endswith("/gradients"):
+        if path.endswith(apart):
             continue
         version = client.get(f"/models/{name}").json().get("version")
         answer = client.answer(path.replace("{name}", name).replace("{version}", str(version)), **body)
@@ -277,6 +278,27 @@ def test_every_example_of_gradients_runs_as_it_stands_and_the_schema_has_what_th
         assert ("diagnostics" in answer) == body.get("diagnostics", False)
         for layer in answer.get("diagnostics", {}).get("layers", []):
             assert set(layer) == set(schemas["DiagnosisOut"]["properties"])
+
+
+def test_every_example_of_generate_runs_as_it_stands_whole_and_step_by_step(client, document, models):
+    found = [example for example in examples(document) if example[0].endswith("/generate")]
+    assert len({path for path, _, _ in found}) == 3
+    schemas = document["components"]["schemas"]
+    for path, _, body in found:
+        version = client.get("/models/ids").json()["version"]
+        path = path.replace("{name}", "ids").replace("{version}", str(version))
+        answer = client.answer(path, **body)
+        assert set(body) <= set(schemas["GenerateRequest"]["properties"])
+        assert set(answer) <= set(schemas["GenerateAnswer"]["properties"])
+        text = client.post(path, json=body | {"stream": True}).text
+        steps = [json.loads(line.removeprefix("data: ")) for line in text.splitlines() if line.startswith("data: ")]
+        assert len(steps) == max(answer["lengths"]) + 1
+        assert set(steps[0]) <= set(schemas["GenerateStep"]["properties"])
+
+
+def test_steps_of_generate_are_documented_as_events(document):
+    content = document["paths"]["/generate"]["post"]["responses"]["200"]["content"]
+    assert set(content) == {JSON, SAFETENSORS, "text/event-stream"}
 
 
 def test_every_example_of_a_protocol_runs_as_it_stands(client, document, models):

@@ -103,3 +103,26 @@ def test_the_recorded_words_are_spelled_with_the_recorded_phonemes(registered):
                 break
             said.append(told["phonemes"][last])
         assert said == told["phonemes_expected"][word]
+
+
+def test_the_recorded_words_are_spelled_by_generating_from_the_encoders_state_as_a_token(registered):
+    told = json.loads((CASE / "e2e.json").read_text())
+    table = load_file(CASE / "decoder_weights.safetensors")["enc_emb"]
+    letters = [[told["graphemes"].index(letter) for letter in word] + [2] for word in told["words"]]
+    token = registered.answer(
+        "/models/encoder/run",
+        inputs=[table[ids].tolist() for ids in letters],
+        state_format="token",
+        state_for="decoder",
+        **{"return": ["state"]},
+    )["state"]
+    answer = registered.answer(
+        "/models/decoder/generate",
+        inputs=[[told["start_id"]]] * len(letters),
+        initial_state=token,
+        max_steps=told["max_steps"],
+        stop=told["stop_id"],
+    )
+    for word, row, finish in zip(told["words"], answer["tokens"], answer["finish"], strict=True):
+        said = row[:-1] if finish == "stop" else row
+        assert [told["phonemes"][phoneme] for phoneme in said] == told["phonemes_expected"][word]
