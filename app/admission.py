@@ -63,6 +63,11 @@ class Admission:
                 raise self._problem(said, "try again later, or allow it more time (timeout_ms)")
         return Counted(self, 0, job.rows, job.nbytes)
 
+    def waiting(self, nbytes: int) -> Counted:
+        """A request that waits with its body, before it is understood. Raises a 429 where there is no room for it."""
+        self.check_room(0, nbytes)
+        return Counted(self, 0, 0, nbytes)
+
     def arriving(self) -> Arriving:
         """A body that comes in."""
         return Arriving(self)
@@ -70,7 +75,7 @@ class Admission:
     def check_room(self, own: int, more: int) -> None:
         """Raises a 429 where a body of which `own` bytes are there has so many more, and they do not fit."""
         if self.nbytes > own and self.nbytes + more > self._settings.queue_bytes:
-            raise self._full(f"{self.nbytes / MIB:.0f} MiB are under way, and more of this body comes", "queue_bytes")
+            raise self._full(f"{self.nbytes / MIB:.0f} MiB are under way, and this body has more", "queue_bytes")
 
     def backlog(self) -> float:
         """About how many seconds of work wait, counted anew now and then only: all who are turned away ask."""

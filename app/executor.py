@@ -62,6 +62,7 @@ class Asked:
     encode: Callable[[Mapping[str, Any]], Content]
     timeout: float | None = None  # seconds, as a header says
     gone: Callable[[], Awaitable[Any]] | None = None  # returns once the client has left
+    turn: asyncio.Future[None] | None = None  # done when the requests are answered that it must come after
 
 
 class Executor:
@@ -98,6 +99,9 @@ class Executor:
         deadline = arrived + (allowed if asked.timeout is None else min(allowed, asked.timeout))
         with self.admission.request():
             size = len(asked.body)
+            if asked.turn is not None:
+                with self.admission.waiting(size):
+                    await self._until(asked.turn, asked, deadline)
             if size > INLINE_BYTES:
                 job = await self._waited_for(self._short, partial(_understood, asked), asked, deadline)
             else:
@@ -105,6 +109,8 @@ class Executor:
                 job = _understood(asked)
             if job.timeout is not None:
                 deadline = min(deadline, arrived + job.timeout)
+                if time.monotonic() >= deadline:
+                    raise too_late()
             to_compute, to_answer = job.to_compute, job.to_answer
             with self.admission.job(job, deadline - time.monotonic()):
                 if job.to_begin > INLINE_SECONDS:
@@ -149,16 +155,23 @@ class Executor:
 
     async def _unroll(self, work: Work, asked: Asked, deadline: float) -> None:
         waiting = self.lane.add(work, deadline)
-        self._watcher.begin(waiting.done, asked.gone, deadline)
         try:
-            await waiting.done
-        except asyncio.CancelledError:
-            raise self._watcher.why(waiting.done) from None
+            await self._until(waiting.done, asked, deadline)
         finally:
-            self._watcher.end(waiting.done)
             if waiting.left:
                 self.lane.remove(waiting)
             del waiting  # what it raises knows this call, and would be kept by it with all of the request
+
+    async def _until(self, done: asyncio.Future[None], asked: Asked, deadline: float) -> None:
+        """Waits, unless its client leaves or its deadline passes."""
+        self._watcher.begin(done, asked.gone, deadline)
+        try:
+            await done
+        except asyncio.CancelledError:
+            raise self._watcher.why(done) from None
+        finally:
+            self._watcher.end(done)
+            del done  # as above
 
     async def _waited_for(
         self, pool: ThreadPoolExecutor, work: Callable[[], _Result], asked: Asked, deadline: float
