@@ -24,16 +24,20 @@ from app.jobs import Jobs
 from app.metrics import Metrics, MetricsMiddleware
 from app.problems import Problem
 from app.protocols.statistics import Statistics
+from app.protocols.v2_sequences import Steps
 from app.registry import Registry
 from app.registry.models import Models
 from app.routes import compute, generate, models, service, v1, v2
 from app.routes.endpoint import template_of
+from app.sequences import Sequences
 from app.settings import Settings
 from app.tokens import Tokens
 from rnn_engine import kernels, set_kernel, set_threads
 
 #: How often the model folder is looked at, for what other processes did there.
 WATCH_SECONDS = 2.0
+#: How often sequences are looked for that nobody goes on with; those that ask are told at once.
+EXPIRE_SECONDS = 1.0
 log = logging.getLogger("unrolled")
 
 
@@ -46,6 +50,8 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     jobs = Jobs(settings, registry, tokens)
     metrics = Metrics()
     metrics.watch(executor.admission)
+    steps = Steps(jobs, Sequences(settings, registry.models.serves))
+    metrics.watch_sequences(steps.sequences)
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
@@ -63,11 +69,12 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         gc.collect()
         gc.freeze()  # what is there now stays: to look through all of it again takes a tenth of a second
         app.state.ready = True
-        watching = asyncio.create_task(_watch(registry.models, executor))
+        watching = [asyncio.create_task(_watch(registry.models, executor)), asyncio.create_task(_expire(steps))]
         yield
         app.state.ready = False
-        watching.cancel()
-        await asyncio.wait([watching])
+        for task in watching:
+            task.cancel()
+        await asyncio.wait(watching)
         executor.shutdown()
 
     app = FastAPI(
@@ -85,12 +92,15 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     app.state.ready = False
     app.state.executor = executor
     app.state.jobs = jobs
+    app.state.steps = steps
     problems.install(app)
     hot = compute.routes(jobs, GradientJobs(settings, registry, tokens), executor, settings)
     hot += generate.routes(GenerateJobs(settings, registry, tokens), executor, settings)
     statistics = Statistics()
-    computing = (registry.models, jobs, executor, settings, statistics)
-    protocols = [*v2.infer_routes(*computing), *v1.predict_routes(*computing)]
+    protocols = [
+        *v2.infer_routes(registry.models, steps, executor, settings, statistics),
+        *v1.predict_routes(registry.models, jobs, executor, settings, statistics),
+    ]
     others = [
         service.router(metrics.registry, registry.models),
         models.router(registry.models, executor, settings),
@@ -128,6 +138,13 @@ async def _watch(models: Models, executor: Executor) -> None:
             return
         except Exception as error:  # of one look; the next may find all well
             log.warning("the model folder cannot be read: %s", error)
+
+
+async def _expire(steps: Steps) -> None:
+    """Frees the states of sequences that nobody goes on with."""
+    while True:
+        await asyncio.sleep(EXPIRE_SECONDS)
+        steps.expire()
 
 
 def _compute_ready() -> None:

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+from prometheus_client.core import CounterMetricFamily
+from prometheus_client.registry import Collector
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from app.admission import Admission
+from app.sequences import Sequences
 
 
 class Metrics:
@@ -44,6 +47,14 @@ class Metrics:
         for (name, meaning), value in gauges.items():
             Gauge(f"unrolled_queue_{name}", meaning, registry=self.registry).set_function(value)
 
+    def watch_sequences(self, sequences: Sequences) -> None:
+        """Tells, whenever it is asked, how many sequences there are."""
+        live = Gauge("unrolled_sequences_live", "Sequences whose states are kept", registry=self.registry)
+        live.set_function(lambda: len(sequences))
+        kept = Gauge("unrolled_sequences_bytes", "Memory of the states that are kept", registry=self.registry)
+        kept.set_function(lambda: sequences.nbytes)
+        self.registry.register(_Expired(sequences))
+
     def count(self, route: str, method: str, status: int, seconds: float) -> None:
         """One request was answered."""
         counter = self._counters.get((route, method, status))
@@ -54,6 +65,17 @@ class Metrics:
             histogram = self._histograms[route] = self.seconds.labels(route)
         counter.inc()
         histogram.observe(seconds)
+
+
+class _Expired(Collector):
+    """A counter that is kept elsewhere, which prometheus_client's own cannot be."""
+
+    def __init__(self, sequences: Sequences) -> None:
+        self._sequences = sequences
+
+    def collect(self) -> Iterable[CounterMetricFamily]:
+        meaning = "Sequences that were over because they were idle for too long"
+        yield CounterMetricFamily("unrolled_sequences_expired", meaning, value=self._sequences.expired)
 
 
 class MetricsMiddleware:

@@ -25,7 +25,8 @@ _ERRORS = {
     408: "The body did not come in time",
     413: "The body, what it unpacks to, or the memory that the run would take, is over the limit",
     415: "A content type or encoding that is not spoken",
-    429: "The queue is full, or the deadline cannot be met: try again after `Retry-After` seconds",
+    429: "The queue is full, the deadline cannot be met, or too many sequences live: try again after `Retry-After` "
+    "seconds",
     500: "An error inside the service",
     503: "The model is unloaded or does not load, or the service is shutting down",
     504: "The deadline passed",
@@ -77,7 +78,31 @@ _INFER = {
         "parameters": {
             "type": "object",
             "description": "`binary_data_output`: whether outputs are binary data; `timeout` in microseconds; `dtype`: "
-            "what is computed in, by default what `inputs` are",
+            "what is computed in, by default what `inputs` are; and of a sequence that comes in several requests "
+            "`sequence_id`, `sequence_start`, `sequence_end`",
+            "properties": {
+                "binary_data_output": {"type": "boolean"},
+                "timeout": {"type": "integer", "minimum": 0},
+                "dtype": {"type": "string", "enum": ["float32", "float64"]},
+                "sequence_id": {
+                    "oneOf": [
+                        {"type": "integer", "minimum": 0, "maximum": (1 << 64) - 1},
+                        {"type": "string", "maxLength": 128},
+                    ],
+                    "description": "the sequence of which these are the next steps: its state is what the request "
+                    'before left. 1 and "1" are two sequences; 0 and "" are none',
+                },
+                "sequence_start": {
+                    "type": "boolean",
+                    "description": "whether it begins here, anew if it lives: from `initial_state` or zeros. A 400 for "
+                    "a model that reads backward; a 429 where too many live",
+                },
+                "sequence_end": {
+                    "type": "boolean",
+                    "description": "whether it ends here: no state is kept. It also ends when it was idle for too long "
+                    "(UNROLLED_SEQUENCE_IDLE_SECONDS), and with its version; a step of one that does not live is a 400",
+                },
+            },
         },
         "inputs": {"type": "array", "items": _TENSOR},
         "outputs": {
@@ -108,7 +133,14 @@ _INFER_EXAMPLES = {
     "features": {
         "summary": "One sequence of two time steps",
         "value": {"inputs": [{"name": "inputs", "datatype": "FP32", "shape": [1, 2, 2], "data": [1, 0, 0, 1]}]},
-    }
+    },
+    "sequence": {
+        "summary": "The first time step of a sequence",
+        "value": {
+            "parameters": {"sequence_id": 42, "sequence_start": True},
+            "inputs": [{"name": "inputs", "datatype": "FP32", "shape": [1, 1, 2], "data": [1, 0]}],
+        },
+    },
 }
 _PREDICT = {
     "type": "object",
@@ -147,7 +179,9 @@ def operations() -> dict[str, Any]:
             f"infer{'_version' if end else ''}",
             "Open Inference Protocol",
             "Inference",
-            "POST /run with a registered model, in the protocol's words.",
+            "POST /run with a registered model, in the protocol's words. Requests with one `sequence_id` are answered "
+            "one after the other, in the order in which their bodies came, and each goes on from the state that the "
+            "one before it left; one that fails leaves that state as it was.",
             names,
             (_INFER, _INFERRED, _INFER_EXAMPLES),
             binary=True,

@@ -61,6 +61,18 @@ class Settings(BaseSettings):
     tick_steps: int = Field(
         0, ge=0, description="time steps after which runs may join a batch or leave it; 0 adapts to the work"
     )
+    max_sequences: int = Field(
+        10_000,
+        ge=0,
+        description="most sequences of the Open Inference Protocol whose states are kept between requests; 429 for "
+        "more, and 0 for none",
+    )
+    max_sequence_bytes: int = Field(
+        1024 * MIB, ge=1, description="most memory of the states that are kept; 429 for more"
+    )
+    sequence_idle_seconds: int = Field(
+        60, ge=1, description="time without a request after which such a sequence is over"
+    )
     body_seconds: int = Field(
         30, ge=1, description="longest that a body may take to arrive, or a client to read nothing of its answer"
     )

@@ -10,6 +10,7 @@ from weakref import WeakKeyDictionary
 from app.problems import Problem
 from rnn_engine import Network
 from rnn_engine.errors import nearest, shown
+from rnn_engine.types import BACKWARD
 
 FLOATS, IDS = "FP32", "INT64"
 
@@ -78,6 +79,11 @@ def _sizes(tree: Mapping[str, Any], name: str) -> Iterator[tuple[str, int]]:
             yield from _sizes(value, f"{name}.{key}")
         else:
             yield f"{name}.{key}", int(value)
+
+
+def backward_layer(net: Network) -> int | None:
+    """The first layer that reads from a sequence's end, and so leaves no state to go on from."""
+    return next((k for k, layer in enumerate(net.layers) if BACKWARD in layer.cells), None)
 
 
 def by_name(tensors: Sequence[Tensor], name: Any, where: Sequence[str | int], what: str) -> Tensor:

@@ -7,8 +7,9 @@ them, little-endian and row-major. Then the header Inference-Header-Content-Leng
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -41,8 +42,9 @@ FIELDS = ("id", "parameters", "inputs", "outputs", "model_name", "model_version"
 NOT_OFFERED = {
     "classification": "the classification extension",
     "shared_memory_region": "shared memory",
-    "sequence_id": "the sequence extension",
 }
+#: Parameters of a request, which say nothing of one tensor.
+OF_REQUESTS = ("sequence_id", "sequence_start", "sequence_end")
 
 
 @dataclass(frozen=True)
@@ -94,13 +96,22 @@ def aligning(length: int | None) -> bytes:
     return b" " * (-(length or 0) % ALIGNMENT)
 
 
-def read(body: bytes, length: int | None, version: Version) -> tuple[dict[str, Any], Reply]:
-    """The fields of /run, and how to answer, of a request's body, of which `length` bytes are JSON; None: all.
+@dataclass(frozen=True)
+class Request:
+    """A body that was read so far as it says the same of any model."""
 
-    The body has `aligning(length)` in front. Raises a 400 where something does not fit.
+    parameters: Mapping[str, Any]
+    #: The fields of /run and how to answer, for a version. Raises a 400 where something does not fit it.
+    of: Callable[[Version], tuple[dict[str, Any], Reply]]
+
+
+def read(body: bytes, length: int | None) -> Request:
+    """A request's body, of which `length` bytes are JSON; None: all. It has `aligning(length)` in front.
+
+    Raises a 400 where it does not parse.
     """
     if length == 0:
-        return _of_raw(body, version)
+        return Request({}, partial(_of_raw, body))
     if length is not None:
         before = len(aligning(length))
         if length > len(body) - before:
@@ -109,6 +120,13 @@ def read(body: bytes, length: int | None, version: Version) -> tuple[dict[str, A
         length += before
     request = text.read(body if length is None else body[:length], FIELDS, '{"inputs": [{"name": …}]}')
     binary = _Binary(memoryview(body)[len(body) if length is None else length :], has_length=length is not None)
+    parameters = _parameters(request, ("parameters",))
+    return Request(parameters, partial(_of_tensors, request, parameters, binary))
+
+
+def _of_tensors(
+    request: Mapping[str, Any], parameters: Mapping[str, Any], binary: _Binary, version: Version
+) -> tuple[dict[str, Any], Reply]:
     net = version.network()
     tensors: dict[str, Array] = {}
     fields: dict[str, Any] = {"model": f"{version.name}:{version.number}", "dtype": "float32"}
@@ -124,9 +142,8 @@ def read(body: bytes, length: int | None, version: Version) -> tuple[dict[str, A
     binary.check_end()
     if "inputs" not in tensors:
         raise Problem(400, "the input `inputs` is missing", ("inputs",))
-    parameters = _parameters(request, ("parameters",))
     fields |= _of_parameters(parameters)
-    outputs = _outputs(request, outputs_of(net), _flag(parameters, "binary_data_output", ("parameters",)) or False)
+    outputs = _outputs(request, outputs_of(net), flag(parameters, "binary_data_output", ("parameters",)) or False)
     fields["return"] = returned([wanted.name for wanted in outputs])
     return with_tensors(fields, tensors), Reply(outputs, _id(request))
 
@@ -233,10 +250,14 @@ def _parameters(of: Mapping[str, Any], where: Sequence[str | int]) -> dict[str, 
     for name, extension in NOT_OFFERED.items():
         if given.get(name):
             raise Problem(501, f"{name}: {extension} is not offered", (*where, name))
+    for name in OF_REQUESTS if len(where) > 1 else ():
+        if given.get(name):
+            raise Problem(400, f"{name} belongs to the request's `parameters`, not to a tensor's", (*where, name))
     return given
 
 
-def _flag(parameters: Mapping[str, Any], name: str, where: Sequence[str | int]) -> bool | None:
+def flag(parameters: Mapping[str, Any], name: str, where: Sequence[str | int]) -> bool | None:
+    """A parameter that is true or false; None where it is not there. Raises a 400 for what is neither."""
     value = parameters.get(name)
     if value is not None and not isinstance(value, bool):
         raise Problem(400, f"{name} is {shown(value)}: expected true or false", (*where, name))
@@ -266,7 +287,7 @@ def _outputs(request: Mapping[str, Any], specs: Sequence[Tensor], binary: bool) 
         name = by_name(specs, _member(given, where).get("name"), where, "output").name
         if name in found:
             raise Problem(400, f"the output {name!r} is asked for twice", where)
-        chosen = _flag(_parameters(given, (*where, "parameters")), "binary_data", (*where, "parameters"))
+        chosen = flag(_parameters(given, (*where, "parameters")), "binary_data", (*where, "parameters"))
         found[name] = Wanted(name, binary if chosen is None else chosen)
     return list(found.values())
 

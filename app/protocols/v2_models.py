@@ -9,12 +9,15 @@ from app import __version__
 from app.compression import Folded
 from app.problems import Problem
 from app.protocols import text
-from app.protocols.tensors import Tensor, inputs_of, outputs_of
+from app.protocols.tensors import Tensor, backward_layer, inputs_of, outputs_of
 from app.registry.models import Version
 from app.schemas import plain
+from app.settings import Settings
+from rnn_engine import Network
 from rnn_engine.errors import nearest, shown
 
 EXTENSIONS = ["binary_tensor_data", "model_configuration", "model_repository", "statistics"]
+OF_SEQUENCES = ["sequence", "sequence(string_id)"]
 PLATFORM = "unrolled"
 
 #: Of a body of the model repository's calls, which bring no files.
@@ -26,9 +29,10 @@ REPOSITORY_FIELDS: dict[str, tuple[type[Any], str]] = {
 }
 
 
-def server() -> dict[str, Any]:
+def server(*, keeps_sequences: bool) -> dict[str, Any]:
     """The server's metadata: only extensions that are there."""
-    return {"name": "unrolled", "version": __version__, "extensions": EXTENSIONS}
+    extensions = [*EXTENSIONS, *(OF_SEQUENCES if keeps_sequences else [])]
+    return {"name": "unrolled", "version": __version__, "extensions": extensions}
 
 
 def metadata(version: Version, versions: Sequence[Version]) -> dict[str, Any]:
@@ -47,7 +51,7 @@ def _told(tensor: Tensor) -> dict[str, Any]:
     return {"name": tensor.name, "datatype": tensor.datatype, "shape": list(tensor.shape)}
 
 
-def config(version: Version, max_batch: int) -> dict[str, Any]:
+def config(version: Version, settings: Settings) -> dict[str, Any]:
     """The configuration, complete with defaults as Triton's is. Sizes are those of a row, without the batch axis."""
     net = version.network()
     return {
@@ -56,7 +60,7 @@ def config(version: Version, max_batch: int) -> dict[str, Any]:
         "backend": PLATFORM,
         "runtime": "",
         "version_policy": {"all": {}},
-        "max_batch_size": max_batch,
+        "max_batch_size": settings.max_batch,
         "input": [
             _configured(tensor)
             | {
@@ -81,14 +85,7 @@ def config(version: Version, max_batch: int) -> dict[str, Any]:
             "gather_kernel_buffer_threshold": 0,
             "eager_batching": False,
         },
-        "dynamic_batching": {
-            "preferred_batch_size": [],
-            "max_queue_delay_microseconds": 0,
-            "preserve_ordering": False,
-            "priority_levels": 0,
-            "default_priority_level": 0,
-            "priority_queue_policy": {},
-        },
+        **_scheduling(net, settings),
         "instance_group": [
             {
                 "name": version.name,
@@ -107,6 +104,48 @@ def config(version: Version, max_batch: int) -> dict[str, Any]:
         "parameters": {},
         "model_warmup": [],
         "model_transaction_policy": {"decoupled": False},
+    }
+
+
+def _scheduling(net: Network, settings: Settings) -> dict[str, Any]:
+    """How requests are batched, of which Triton knows one way a model: by sequences, where it can have them."""
+    if not settings.max_sequences or backward_layer(net) is not None:
+        return {
+            "dynamic_batching": {
+                "preferred_batch_size": [],
+                "max_queue_delay_microseconds": 0,
+                "preserve_ordering": False,
+                "priority_levels": 0,
+                "default_priority_level": 0,
+                "priority_queue_policy": {},
+            }
+        }
+    kept = [
+        {
+            "input_name": tensor.name,
+            "output_name": tensor.name.removeprefix("initial_"),
+            "data_type": f"TYPE_{tensor.datatype}",
+            "dims": list(tensor.shape[1:]),
+            "initial_state": [],
+            "use_same_buffer_for_input_output": False,
+            "use_growable_memory": False,
+        }
+        for tensor in inputs_of(net)
+        if tensor.name.startswith("initial_state.")
+    ]
+    return {
+        "sequence_batching": {
+            "oldest": {
+                "max_candidate_sequences": settings.max_sequences,
+                "preferred_batch_size": [],
+                "max_queue_delay_microseconds": 0,
+                "preserve_ordering": False,
+            },
+            "max_sequence_idle_microseconds": settings.sequence_idle_seconds * 1_000_000,
+            "control_input": [],
+            "state": kept,
+            "iterative_sequence": False,
+        }
     }
 
 

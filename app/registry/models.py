@@ -199,6 +199,10 @@ class Models:
             raise does_not_load(name, wrong, failed[wrong].why)
         raise self._unknown(name, number)
 
+    def serves(self, version: Version) -> bool:
+        """Whether that version is served, and not another one in its place."""
+        return self._versions.get(version.name, {}).get(version.number) is version
+
     def served(self, name: str | None = None) -> list[Version]:
         """All versions that are loaded: of one model, which raises what `find` does, or of all."""
         if name is not None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
 from functools import partial
 from typing import TypeAlias
 
@@ -16,7 +17,7 @@ from app.bodies import unpacked
 from app.clients import gone, timeout_of
 from app.executor import Asked, Executor
 from app.problems import PROTOCOLS, Problem, of_protocol
-from app.protocols.exchange import Exchange
+from app.protocols.exchange import Exchange, Unplaced
 from app.protocols.statistics import Statistics
 from app.settings import Settings
 
@@ -78,7 +79,26 @@ class Endpoint:
             timeout_of(headers.get(b"x-timeout-ms")),
             partial(gone, receive),
         )
-        return await self._executor.answer(asked)
+        folded = asked.body if isinstance(asked.body, compression.Folded) else None
+        try:
+            return await self._answered(exchange, asked)
+        except Unplaced:
+            if folded is None:
+                raise
+        return await self._answered(exchange, replace(asked, body=folded))
+
+    async def _answered(self, exchange: Exchange, asked: Asked) -> Content:
+        """In its turn, if it must be answered after others."""
+        turn = exchange.turn(asked.body)
+        if turn is None:
+            return await self._executor.answer(asked)
+        try:
+            asked.turn = turn.place.wait
+            content = await self._executor.answer(asked)
+            turn.keep()
+            return content
+        finally:
+            turn.end()
 
 
 def template_of(routes: Iterable[Route]) -> Callable[[str], str | None]:

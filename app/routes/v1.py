@@ -43,7 +43,7 @@ def predict_routes(
 
 def _translated(jobs: Jobs, version: Version, body: bytes) -> Translated:
     fields, reply = v1_predict.read(body, version)
-    return jobs.unroll(fields), reply
+    return Translated(jobs.unroll(fields), reply, version)
 
 
 def router(models: Models) -> APIRouter:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from functools import partial
 from typing import Any
 
 from fastapi import APIRouter, Request, Response
@@ -12,11 +11,11 @@ from starlette.routing import Route
 
 from app.bodies import unpacked
 from app.executor import Executor
-from app.jobs import Jobs
 from app.problems import Problem
 from app.protocols import v2_infer, v2_models
-from app.protocols.exchange import Exchange, Translated
+from app.protocols.exchange import Exchange
 from app.protocols.statistics import Statistics
+from app.protocols.v2_sequences import Step, Steps
 from app.registry.models import Models, Version
 from app.routes.endpoint import Endpoint, Headers
 from app.routes.models import version_number
@@ -38,37 +37,34 @@ NOT_OFFERED = {
 
 
 def infer_routes(
-    models: Models, jobs: Jobs, executor: Executor, settings: Settings, statistics: Statistics
+    models: Models, steps: Steps, executor: Executor, settings: Settings, statistics: Statistics
 ) -> list[Route]:
     """POST …/infer, over what it needs."""
 
     def begin(path: Mapping[str, str], headers: Headers) -> Exchange:
         length = v2_infer.header_length(headers.get(v2_infer.HEADER))
-        version = _found(models, path["name"], path.get("version"))
-        return Exchange(version, partial(_translated, jobs, version, length), v2_infer.aligning(length))
+        named = path.get("version")
+        version = _found(models, path["name"], named)
+        step = Step(steps, version, named is not None, length)
+        return Exchange(version, step.translate, v2_infer.aligning(length), step.turn)
 
     return Endpoint(begin, executor, settings, statistics).routes(f"{path}/infer" for path in MODELS)
-
-
-def _translated(jobs: Jobs, version: Version, length: int | None, body: bytes) -> Translated:
-    fields, reply = v2_infer.read(body, length, version)
-    return jobs.unroll(fields), partial(reply.write, version)
 
 
 def router(models: Models, executor: Executor, settings: Settings, statistics: Statistics) -> APIRouter:
     """All other routes, over what they need."""
     routes = APIRouter(tags=["Open Inference Protocol"])
-    _health(routes)
+    _health(routes, settings)
     _models(routes, models, settings, statistics)
     _repository(routes, models, executor, settings)
     _not_offered(routes)
     return routes
 
 
-def _health(routes: APIRouter) -> None:
+def _health(routes: APIRouter, settings: Settings) -> None:
     @routes.get("/v2", summary="The server's name, version and extensions")
     async def server() -> Response:
-        return JSONResponse(v2_models.server())
+        return JSONResponse(v2_models.server(keeps_sequences=settings.max_sequences > 0))
 
     @routes.get("/v2/health/live", summary="Is the process alive?")
     async def live() -> Response:
@@ -93,7 +89,7 @@ def _models(routes: APIRouter, models: Models, settings: Settings, statistics: S
         return {"name": version.name, "ready": True}
 
     def config(version: Version) -> dict[str, Any]:
-        return v2_models.config(version, settings.max_batch)
+        return v2_models.config(version, settings)
 
     for suffix, summary, told in (
         ("", "A model's inputs and outputs", metadata),

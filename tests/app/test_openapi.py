@@ -225,12 +225,12 @@ def examples(document):
 
 @pytest.fixture
 def models(client):
-    """A model for either example: "ids" takes token ids and gives three classes, "features" takes two features."""
+    """A model for each example: "ids" takes token ids and gives three classes, the others take two features."""
     normal = np.random.default_rng(0).standard_normal
     weights = {"weight_ih_l0": normal((9, 2)), "weight_hh_l0": normal((9, 3)), "emb": normal((30, 2))}
     weights |= {"fc": normal((3, 3))}
     reader = {"embedding": "emb", "readout": {"weight": "fc", "activation": "softmax"}}
-    for name, config in (("ids", reader), ("features", {})):
+    for name, config in (("ids", reader), ("features", {}), ("sequence", {})):
         got = client.request(
             "PUT",
             f"/models/{name}",
@@ -239,7 +239,7 @@ def models(client):
         )
         assert got.status_code == 201
     yield
-    for name in ("ids", "features"):
+    for name in ("ids", "features", "sequence"):
         client.request("DELETE", f"/models/{name}")
 
 

@@ -3,6 +3,7 @@
 import asyncio
 import inspect
 import json
+from concurrent.futures import ThreadPoolExecutor
 from itertools import product
 
 import numpy as np
@@ -12,6 +13,8 @@ import tritonclient.http.aio as aio
 from tritonclient.utils import InferenceServerException
 
 from tests.app.client import array, listed
+from tests.app.raw import gauge
+from tests.app.test_deadlines import in_ticks
 from tests.app.test_models import GRU, LENGTHS, LSTM, READER, READING, X, put, state_dict
 
 IDS = np.array([[3, 1, 4, 1, 5], [6, 2, 6, 5, 3], [0, 0, 0, 0, 0]], np.int64)
@@ -230,12 +233,119 @@ def test_extensions_that_are_not_offered_say_so(triton, client):
         lambda c: c.unregister_system_shared_memory(),
         lambda c: c.get_cuda_shared_memory_status("x"),
         lambda c: c.unregister_cuda_shared_memory("x"),
-        lambda c: c.infer("net", [good], sequence_id=3, sequence_start=True),
         lambda c: c.infer("net", [good], outputs=[sync.InferRequestedOutput("outputs", class_count=2)]),
     ):
         assert "not offered" in refused(client, triton, call, 501)
     shared = sync.InferInput("inputs", [1, 1, 4], "FP32").set_shared_memory("x", 16)
     assert "shared memory" in refused(client, triton, lambda c: c.infer("net", [shared]), 501)
+
+
+# -- sequences ---------------------------------------------------------------------------------------------------------
+
+SEQUENCES, STEPS = 500, 6
+#: A row of 6 steps for each of them, and what it is called: every other one by a string.
+STORIES = np.random.default_rng(21).normal(size=(SEQUENCES, STEPS, 4)).astype(np.float32)
+NAMES = [k + 1 if k % 2 else f"story {k}" for k in range(SEQUENCES)]
+
+
+def step_of(k, t):
+    """Of the sequence k, its time step t: what a client is called with."""
+    given = [tensor("inputs", STORIES[k : k + 1, t : t + 1])]
+    return given, {"sequence_id": NAMES[k], "sequence_start": t == 0, "sequence_end": t == STEPS - 1}
+
+
+@pytest.fixture(scope="module")
+def own_runs(triton):
+    """What each sequence gives in one run of its own."""
+    path = "/models/net/versions/1/run"
+    return [triton.http.post(path, json={"inputs": STORIES[k : k + 1].tolist()}).json() for k in range(SEQUENCES)]
+
+
+def all_equal(answers, own_runs):
+    """The outputs of every sequence, and its state at the end."""
+    for story, expected in zip(answers, own_runs, strict=True):
+        equal(np.concatenate([one.as_numpy("outputs") for one in story], axis=1), expected["outputs"])
+        for layer, parts in enumerate(expected["state"]):
+            for part, value in parts.items():
+                equal(story[-1].as_numpy(f"state.{layer}.{part}"), value)
+
+
+def live(server):
+    return gauge(server, "unrolled_sequences_live")
+
+
+@in_ticks  # whose bits a row's are, however it is split
+def test_500_interleaved_sequences_of_several_threads_each_equal_their_own_run(triton, own_runs):
+    threads = 4
+
+    def part(first):
+        mine = range(first, SEQUENCES, threads)
+        answers = {k: [] for k in mine}
+        with sync.InferenceServerClient(f"127.0.0.1:{triton.port}") as client:
+            for t in range(STEPS):
+                for k in mine:
+                    given, more = step_of(k, t)
+                    answers[k].append(client.infer("net", given, model_version="1", **more))
+        return answers
+
+    with ThreadPoolExecutor(threads) as pool:
+        found = {k: story for part in pool.map(part, range(threads)) for k, story in part.items()}
+    all_equal([found[k] for k in range(SEQUENCES)], own_runs)
+    assert live(triton) == 0
+
+
+@in_ticks
+def test_500_interleaved_sequences_of_the_aio_client_each_equal_their_own_run(triton, own_runs):
+    async def main():
+        async with aio.InferenceServerClient(f"127.0.0.1:{triton.port}", conn_limit=32) as client:
+            at_once = asyncio.Semaphore(32)
+
+            async def answered(k, t):
+                given, more = step_of(k, t)
+                async with at_once:
+                    return await client.infer("net", given, model_version="1", **more)
+
+            rounds = []
+            for t in range(STEPS):
+                rounds.append(await asyncio.gather(*(answered(k, t) for k in range(SEQUENCES))))
+                seen.append(live(triton))
+            return list(zip(*rounds, strict=True))
+
+    seen = []
+    all_equal(asyncio.run(main()), own_runs)
+    assert seen == [SEQUENCES] * (STEPS - 1) + [0]
+
+
+@in_ticks
+def test_requests_of_one_sequence_that_are_sent_without_waiting_are_computed_one_after_the_other(triton):
+    """Connections may overtake each other on the way; so all steps are alike, and each must be another one of a run."""
+    steps = 40
+    same = tensor("inputs", STORIES[:1, :1])
+
+    async def main():
+        async with aio.InferenceServerClient(f"127.0.0.1:{triton.port}", conn_limit=steps) as client:
+            first = await client.infer("net", [same], model_version="1", sequence_id=7, sequence_start=True)
+            calls = (client.infer("net", [same], model_version="1", sequence_id=7) for _ in range(steps - 2))
+            between = await asyncio.gather(*calls)
+            last = await client.infer("net", [same], model_version="1", sequence_id=7, sequence_end=True)
+            return [first, *between, last]
+
+    got = [one.as_numpy("outputs").tobytes() for one in asyncio.run(main())]
+    inputs = np.repeat(STORIES[:1, :1], steps, axis=1)
+    expected = triton.http.post("/models/net/versions/1/run", json={"inputs": inputs.tolist()}).json()["outputs"]
+    whole = [step.tobytes() for step in array(expected)[0]]
+    assert (got[0], got[-1]) == (whole[0], whole[-1])
+    assert sorted(got) == sorted(whole)
+
+
+@pytest.mark.parametrize("client", CLIENTS)
+def test_a_sequence_that_is_not_known_is_an_error(triton, client):
+    given = [tensor("inputs", X)]
+    said = refused(client, triton, lambda c: c.infer("net", given, sequence_id=42), 400)
+    assert "sequence 42 of the model 'net' is not known" in said
+    assert "sequence_start" in said
+    said = refused(client, triton, lambda c: c.infer("both", given, sequence_id="a", sequence_start=True), 400)
+    assert "reads backward" in said
 
 
 # -- the server and its models -----------------------------------------------------------------------------------------
@@ -263,6 +373,8 @@ def test_metadata(triton, client):
         "binary_tensor_data",
         "model_configuration",
         "model_repository",
+        "sequence",
+        "sequence(string_id)",
         "statistics",
     }
     model = by(client, triton, lambda c: c.get_model_metadata("net", "1"))
@@ -313,7 +425,8 @@ def test_the_configuration_has_what_perf_analyzer_reads(triton, client):
     # a batch axis before `dims` is the shape on the wire; a row that is one number has none
     assert (inputs["lengths"]["dims"], inputs["lengths"]["reshape"]) == ([1], {"shape": []})
     assert inputs["initial_state.1.c"]["dims"] == [2]
-    assert not {"sequence_batching", "ensemble_scheduling", "response_cache"} & set(config)
+    assert not {"dynamic_batching", "ensemble_scheduling", "response_cache"} & set(config)
+    assert config["sequence_batching"]["max_sequence_idle_microseconds"] == 60_000_000
 
 
 @pytest.mark.parametrize("client", CLIENTS)
