@@ -64,7 +64,8 @@ class Reply:
 
     def write(self, version: Version, tree: Mapping[str, Any]) -> Content:
         """The answer: an object, and behind it the outputs that are asked for as binary data."""
-        arrays, told, parts = taken_apart(tree)[1], [], []
+        arrays = taken_apart({name: part for name, part in tree.items() if name != "model"})[1]
+        told, parts = [], []
         for wanted in self.outputs:
             array = np.ascontiguousarray(arrays[wanted.name])
             output: dict[str, Any] = {"name": wanted.name, "datatype": NAMES[array.dtype], "shape": list(array.shape)}

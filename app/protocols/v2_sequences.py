@@ -52,6 +52,8 @@ class Control:
 def control(parameters: Mapping[str, Any]) -> Control | None:
     """None for a request of its own, whose id is 0, "" or not there. Raises a 400 for what is no id, or needs one."""
     given = parameters.get("sequence_id")
+    if given is None and not (parameters.get("sequence_start") or parameters.get("sequence_end")):
+        return None
     flags = [v2_infer.flag(parameters, name, ("parameters",)) or False for name in ("sequence_start", "sequence_end")]
     if given is None or (type(given) in (int, str) and not given):
         if any(flags):
