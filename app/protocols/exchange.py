@@ -33,6 +33,10 @@ class Turn(Protocol):
     def place(self) -> Place:
         """Where it stands in their line."""
 
+    @property
+    def timeout(self) -> float | None:
+        """Seconds that its body gives it, where they are known before its turn."""
+
     def keep(self) -> None:
         """It was answered: the next one goes on from there."""
 

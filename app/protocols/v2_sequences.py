@@ -33,6 +33,9 @@ WHERE = ("parameters", "sequence_id")
 #: Of an id that is a number, and characters of one that is a string: Triton's limits.
 MOST, MOST_CHARACTERS = (1 << 64) - 1, 128
 
+#: Of a request that must wait, so many bytes of JSON are looked at for its timeout.
+LOOKED_AT = 4096
+
 _MARK = b'"sequence_id"'
 _ID = re.compile(_MARK + rb'\s*:\s*(?:(\d{1,20})(?![\d.eE])|("(?:[^"\\]|\\.){1,1000}"))')
 
@@ -83,6 +86,17 @@ def glimpsed(body: bytes, end: int) -> int | str | None:
     return given if _is_id(given) else None
 
 
+def timeout_of(body: bytes, length: int | None) -> float | None:
+    """Seconds that a body gives its request, as far as a short look tells: what it says is read in its turn."""
+    if (len(body) if length is None else length) > LOOKED_AT:
+        return None
+    try:
+        given = v2_infer.read(body, length).parameters.get("timeout")
+    except Problem:
+        return None
+    return given / 1e6 if type(given) is int and given > 0 else None
+
+
 class Steps:
     """Makes steps of requests, over what they need. `clock` tells seconds."""
 
@@ -103,6 +117,7 @@ class Step:
         self._key: Key | None = None
         self._folded = False
         self._place: Place | None = None
+        self.timeout: float | None = None
         self._taken: Taken | None = None
         self._next: Callable[[], None] = lambda: None  # what becomes of the sequence
 
@@ -119,6 +134,8 @@ class Step:
         if self._key is None:
             return None
         self._place = self._steps.lines.enter(self._key, self._begin)
+        if self._place.wait is not None and isinstance(body, bytes):
+            self.timeout = timeout_of(body, self._length)
         return self
 
     @property
@@ -208,7 +225,8 @@ class Step:
         dtype = fields["dtype"]
         if isinstance(dtype, str) and dtype in DATATYPES and dtype != kept.dtype:
             began, got = DATATYPES[kept.dtype], DATATYPES[dtype]
-            raise Problem(400, f"the sequence began in {began}, and this request is {got}: send {began}", ("inputs",))
+            why = f"the sequence began in {began}, and this request is {got}: all of it has one type"
+            raise Problem(400, why, ("inputs",))
         return self._translated(kept.version, fields | {"initial_state": kept.state}, reply, said, taken)
 
     def _translated(

@@ -94,6 +94,8 @@ class Endpoint:
             return await self._executor.answer(asked)
         try:
             asked.turn = turn.place.wait
+            if turn.timeout is not None:
+                asked.timeout = min(turn.timeout, asked.timeout or turn.timeout)
             content = await self._executor.answer(asked)
             turn.keep()
             return content

@@ -13,7 +13,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from app.executor import INLINE_BYTES
 from app.problems import Problem
-from app.protocols.v2_sequences import glimpsed
+from app.protocols.v2_sequences import LOOKED_AT, glimpsed
 from app.sequences import Kept, Sequences, check_single, copied
 from app.settings import Settings
 from rnn_engine import kernels
@@ -835,15 +835,18 @@ def test_a_deadline_passes_while_a_request_waits_and_the_line_goes_on(stocked, c
     step(stocked, LONG[:, :4], 7, start=True)
 
     async def test(line, ask):
-        late = ask(LONG, 7, headers={"X-Timeout-Ms": "1"})
-        by_parameter = ask(LONG, 7, timeout=1)
+        late = [ask(LONG, 7, headers={"X-Timeout-Ms": "1"}), ask(LONG, 7, timeout=1)]
+        late.append(ask(LONG, 7, headers={"X-Timeout-Ms": "50000"}, timeout=1))
+        late.append(ask(LONG, 7, headers={"X-Timeout-Ms": "1"}, timeout=50_000_000))
+        unread = ask(LONG, 7, timeout=1, comment="x" * LOOKED_AT)
         last = ask(LONG[:, 4:], 7, end=True)
-        await late.task
-        assert late.status == 504
+        await asyncio.gather(*(one.task for one in late))
+        assert [one.status for one in late] == [504] * 4
+        assert not unread.task.done()
         assert not last.task.done()
         line.leave()
-        await asyncio.gather(by_parameter.task, last.task)
-        assert by_parameter.status == 504
+        await asyncio.gather(unread.task, last.task)
+        assert unread.status == 504
         assert last.status == 200
         state = next(one for one in last.said["outputs"] if one["name"] == "state.1.h")
         got.append(np.array(state["data"], np.float32).reshape(state["shape"]))
