@@ -144,7 +144,8 @@ async def _expire(steps: Steps) -> None:
     """Frees the states of sequences that nobody goes on with."""
     while True:
         await asyncio.sleep(EXPIRE_SECONDS)
-        steps.expire()
+        while steps.expire():
+            await asyncio.sleep(0)
 
 
 def _compute_ready() -> None:

@@ -10,8 +10,9 @@ from __future__ import annotations
 import math
 import threading
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from itertools import islice, takewhile
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -25,6 +26,10 @@ Key: TypeAlias = tuple[str, int | str]
 
 #: Seconds after which to try again, at most, where there is no room for another sequence.
 MOST_RETRY = 60
+
+
+#: Sequences that are freed at a time, at some microseconds each.
+MOST_FREED = 1000
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +62,7 @@ class Sequences:
         self.idle_seconds = settings.sequence_idle_seconds
         self._served = served
         self._kept: OrderedDict[Key, tuple[Kept, float]] = OrderedDict()  # and when last used: the longest ago first
+        self._of_versions: dict[int, set[Key]] = {}  # by the version's id: those that are kept keep it alive
         self._taken: dict[Key, Taken] = {}
         self._new = 0  # of those taken
         self._nbytes = 0  # of what is kept, and of the room that is held
@@ -102,6 +108,7 @@ class Sequences:
             self._free(taken)
             self._drop(taken.key)
             self._kept[taken.key] = kept, now
+            self._of_versions.setdefault(id(kept.version), set()).add(taken.key)
             self._nbytes += kept.nbytes
 
     def end(self, taken: Taken) -> None:
@@ -120,27 +127,30 @@ class Sequences:
                 self._kept[taken.key] = found[0], now
                 self._kept.move_to_end(taken.key)
 
-    def expire(self, now: float) -> None:
-        """Frees the sequences that were idle for too long, and those of versions that are served no longer."""
-        with self._lock:
-            self._expire(now)
-            every = {id(kept.version): kept.version for kept, _ in self._kept.values()}
-            gone = {number for number, version in every.items() if not self._served(version)}
-            if gone:
-                for key in [key for key, (kept, _) in self._kept.items() if id(kept.version) in gone]:
-                    if key not in self._taken:
-                        self._drop(key)
+    def expire(self, now: float) -> bool:
+        """Frees sequences that were idle for too long, and those of versions that are served no longer.
 
-    def _expire(self, now: float) -> None:
-        late = []
-        for key, (_, used) in self._kept.items():
-            if now - used < self.idle_seconds:
-                break
-            if key not in self._taken:
-                late.append(key)
+        So many that it takes a few milliseconds: whether there may be more.
+        """
+        with self._lock:
+            late = self._expire(now, MOST_FREED)
+            gone = [keys for keys in self._of_versions.values() if not self._served(self._version_of(keys))]
+            over = list(islice((key for keys in gone for key in keys if key not in self._taken), MOST_FREED - late))
+            for key in over:
+                self._drop(key)
+            return late + len(over) == MOST_FREED
+
+    def _version_of(self, keys: Iterable[Key]) -> Version:
+        return self._kept[next(iter(keys))][0].version
+
+    def _expire(self, now: float, most: int | None = None) -> int:
+        """How many there were that nobody has and that were idle for too long."""
+        idle = takewhile(lambda item: now - item[1][1] >= self.idle_seconds, self._kept.items())
+        late = list(islice((key for key, _ in idle if key not in self._taken), most))
         for key in late:
             self._drop(key)
         self.expired += len(late)
+        return len(late)
 
     def _lives(self, kept: Kept, used: float, now: float) -> bool:
         idle = now - used >= self.idle_seconds
@@ -148,8 +158,14 @@ class Sequences:
         return not idle and self._served(kept.version)
 
     def _drop(self, key: Key) -> None:
-        if (found := self._kept.pop(key, None)) is not None:
-            self._nbytes -= found[0].nbytes
+        if (found := self._kept.pop(key, None)) is None:
+            return
+        kept = found[0]
+        self._nbytes -= kept.nbytes
+        keys = self._of_versions[id(kept.version)]
+        keys.remove(key)
+        if not keys:
+            del self._of_versions[id(kept.version)]
 
     def _free(self, taken: Taken) -> None:
         """The sequence is no longer taken, and no room is held for it."""

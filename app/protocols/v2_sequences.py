@@ -103,9 +103,9 @@ class Steps:
     def __init__(self, jobs: Jobs, sequences: Sequences, clock: Callable[[], float] = time.monotonic) -> None:
         self.jobs, self.sequences, self.clock, self.lines = jobs, sequences, clock, Lines()
 
-    def expire(self) -> None:
-        """Frees what was idle for too long."""
-        self.sequences.expire(self.clock())
+    def expire(self) -> bool:
+        """Frees what was idle for too long: whether there may be more."""
+        return self.sequences.expire(self.clock())
 
 
 class Step:

@@ -14,7 +14,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from app.executor import INLINE_BYTES
 from app.problems import Problem
 from app.protocols.v2_sequences import LOOKED_AT, glimpsed
-from app.sequences import Kept, Sequences, check_single, copied
+from app.sequences import MOST_FREED, Kept, Sequences, check_single, copied
 from app.settings import Settings
 from rnn_engine import kernels
 from tests.app.client import array, pointers, problem, service
@@ -154,6 +154,21 @@ def test_sequences_of_a_version_that_is_served_no_longer_are_over():
     of.release(taken, 0)
     of.expire(0)
     assert (len(of), of.nbytes, of.expired) == (0, 0, 0)
+
+
+@pytest.mark.parametrize("why", ["idle", "served no longer"])
+def test_of_many_that_are_over_some_are_freed_at_a_time(why):
+    of = table(lambda version: why == "idle", max_sequences=3000)
+    for k in range(2 * MOST_FREED + 1):
+        began(of, ("net", k + 1))
+    taken, now = of.take(("net", 1), 0) if why == "idle" else None, 60.0 if why == "idle" else 0.0
+    assert of.expire(now)
+    assert len(of) == MOST_FREED + 1
+    assert looked(of, ("net", MOST_FREED + 5), now) is None  # whether or not it was freed so far
+    while of.expire(now):
+        pass
+    assert len(of) == (0 if taken is None else 1)
+    assert of.expired == (0 if taken is None else 2 * MOST_FREED)
 
 
 def test_a_request_that_was_given_up_changes_nothing_afterwards():
