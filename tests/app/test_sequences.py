@@ -562,6 +562,25 @@ def test_what_is_refused_leaves_the_sequence_and_all_others_as_they_were(stocked
         same(got["state.1.h"], run(stocked, LONG[:, first:])["state"][1]["h"])
 
 
+@pytest.mark.parametrize("wrong", [LONG[..., :3], LONG * np.float32("nan")], ids=["when read", "when computed"])
+def test_what_is_refused_holds_no_room_and_is_over_like_any_other(wrong):
+    with service(max_sequences=1) as client:
+        registered(client, "net", LSTM)
+        steps = client.app.state.steps
+        steps.clock = clock = Clock()
+        refused(client, wrong, 7, start=True)
+        assert (len(steps.sequences), steps.sequences.nbytes) == (0, 0)
+        step(client, LONG, 8, start=True)
+        clock.now += 59
+        refused(client, wrong, 8)  # which is a use
+        clock.now += 59
+        steps.expire()
+        assert len(steps.sequences) == 1
+        clock.now += 1
+        steps.expire()
+        assert (len(steps.sequences), steps.sequences.nbytes) == (0, 0)
+
+
 def test_bodies_that_do_not_parse_leave_the_sequence_as_it_was(stocked, clock):
     step(stocked, LONG[:, :5], 7, start=True)
     body, headers = body_of(LONG[:, 5:], 7)
