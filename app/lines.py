@@ -15,6 +15,9 @@ class Lines:
     def __len__(self) -> int:
         return len(self._lines)
 
+    def __contains__(self, key: Hashable) -> bool:
+        return key in self._lines
+
     def enter(self, key: Hashable, begin: Callable[[], None]) -> Place:
         """A place at the end of a line; `begin` is called once its turn comes, at once if nobody stands there."""
         line = self._lines.setdefault(key, [])

@@ -133,9 +133,9 @@ class Step:
             self._key = None if found is None else (self._version.name, found)
         if self._key is None:
             return None
-        self._place = self._steps.lines.enter(self._key, self._begin)
-        if self._place.wait is not None and isinstance(body, bytes):
+        if self._key in self._steps.lines and isinstance(body, bytes):
             self.timeout = timeout_of(body, self._length)
+        self._place = self._steps.lines.enter(self._key, self._begin)
         return self
 
     @property

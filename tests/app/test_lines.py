@@ -19,6 +19,8 @@ def test_the_first_begins_at_once_and_each_other_when_the_one_before_it_leaves()
     def test():
         lines, begun = Lines(), []
         places = [lines.enter("a", lambda k=k: begun.append(k)) for k in range(3)]
+        assert "a" in lines
+        assert "b" not in lines
         other = lines.enter("b", lambda: begun.append("b"))
         assert begun == [0, "b"]
         assert places[0].wait is None
