@@ -9,8 +9,8 @@ from typing import Any, NamedTuple, Protocol
 
 from app.answers import Content
 from app.compression import Folded
-from app.lines import Place
 from app.registry.models import Version
+from app.waiting_lines import Place
 from app.work import Job, Work
 
 

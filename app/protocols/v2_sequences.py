@@ -18,13 +18,13 @@ import orjson
 from app.answers import Content
 from app.compression import Folded
 from app.jobs import Jobs
-from app.lines import Lines, Place
 from app.problems import Problem
 from app.protocols import v2_infer
 from app.protocols.exchange import Translated, Unplaced
 from app.protocols.tensors import backward_layer
 from app.registry.models import Version
 from app.sequences import Kept, Key, Sequences, Taken, copied
+from app.waiting_lines import Lines, Place
 from app.work import Job
 from rnn_engine.errors import shown
 

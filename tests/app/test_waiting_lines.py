@@ -5,7 +5,7 @@ import asyncio
 from hypothesis import given
 from hypothesis import strategies as st
 
-from app.lines import Lines
+from app.waiting_lines import Lines
 
 
 def in_a_loop(test):
