@@ -8,12 +8,17 @@ from dataclasses import dataclass
 import numpy as np
 
 from rnn_engine.activations import BoundActivation
+from rnn_engine.errors import OptionError
 from rnn_engine.initializers import RandomWords
 from rnn_engine.readout import log_softmax
 from rnn_engine.types import Array
 
 
 def _log(probabilities: Array) -> Array:
+    if probabilities.min(initial=0) < 0:
+        raise OptionError(
+            "probabilities must not be negative: what a readout without softmax puts out is the distribution `linear`"
+        )
     with np.errstate(divide="ignore"):
         return np.log(probabilities)
 

@@ -18,7 +18,8 @@ from app.registry import Registry
 from app.settings import Settings
 from tests.app.client import Server, problem, service
 
-README = (Path(__file__).parent.parent / "README.md").read_text()
+ROOT = Path(__file__).parent.parent
+README = (ROOT / "README.md").read_text()
 BLOCKS = re.findall(r"```(\w+)\n(.*?)```", README, re.S)
 CALLS = [
     (body, BLOCKS[k + 1][1])
@@ -107,6 +108,26 @@ def test_the_example_of_a_state_token_goes_on_with_it():
         inputs = [[*orjson.loads(first[1])["inputs"][0], *orjson.loads(second[1])["inputs"]]]
         whole = client.run(cell="gru", num_units=5, inputs=inputs)
     assert answer["output"]["values"][0] == whole["outputs"]["values"][0][2]
+
+
+def test_the_examples_of_generation_run():
+    (body,) = re.findall(r"/models/writer/generate .*?-d '(.*?)'", README, re.S)
+    normal = np.random.default_rng(0).standard_normal
+    shapes = {"weight_ih_l0": (9, 4), "weight_hh_l0": (9, 3), "emb": (50, 4), "fc": (20, 3)}
+    file = save({name: normal(shape).astype(np.float32) for name, shape in shapes.items()})
+    config = {"embedding": "emb", "readout": {"weight": "fc", "activation": "softmax"}}
+    with service() as client:
+        files = {"files": ("model.safetensors", file)}
+        client.request("PUT", "/models/writer", files=files, data={"config": orjson.dumps(config)})
+        answer = client.answer("/models/writer/generate", **orjson.loads(body))
+        assert len(answer["tokens"]) == 4
+        net = client.app.state.jobs.registry.models.find("writer").network()
+    (code,) = re.findall(r"```python\n(.*?)```", (ROOT / "docs" / "generation.md").read_text(), re.S)
+    code = code.replace("[[4, 8, 15], [16, 23, 42]]", "[[4], [16]]")
+    names = {"net": net}
+    exec(compile(code, "generation.md", "exec"), names)
+    assert names["feed"].tokens.shape == (2, 40)
+    assert names["state"][0]["h"].shape == (2, 3)
 
 
 def test_the_example_of_another_client_runs(tmp_path):

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rnn_engine import Network
+from rnn_engine import EngineError, Network
 from rnn_engine.initializers import RandomWords
 from rnn_engine.sampling import LOGARITHMS, Sampling, distribution_of, units_of
 
@@ -93,6 +93,11 @@ def test_logits_and_log_probabilities_are_what_probabilities_are():
     p = np.exp(logits) / np.exp(logits).sum()
     for name, given_ in (("linear", logits), ("softmax", p), ("log_softmax", np.log(p))):
         np.testing.assert_allclose(LOGARITHMS[name](given_.copy()), np.log(p), atol=1e-15)
+
+
+def test_logits_that_are_taken_for_probabilities_are_told():
+    with pytest.raises(EngineError, match="`linear`"):
+        LOGARITHMS["softmax"](np.array([[1.0, -2.0]]))
 
 
 @pytest.mark.parametrize(
