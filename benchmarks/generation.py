@@ -14,6 +14,7 @@ from __future__ import annotations
 import argparse
 import http.client
 import json
+import math
 import os
 import re
 import subprocess
@@ -34,6 +35,8 @@ import torch
 from rnn_engine.formats import safetensors
 
 MANY = 64
+#: So long an idle connection is surely still open.
+KEPT_SECONDS = 2.0
 CONFIG = {"module": "lstm", "embedding": "emb.weight", "readout": {"weight": "fc.weight", "bias": "fc.bias"}}
 CONFIG["readout"]["activation"] = "softmax"
 
@@ -80,8 +83,10 @@ class Asked:
 
     def post(self, fields: dict[str, Any]) -> http.client.HTTPResponse:
         """Sends a request to generate."""
-        if not hasattr(self._own, "connection"):
+        now = time.monotonic()
+        if now - getattr(self._own, "used", -math.inf) > KEPT_SECONDS:
             self._own.connection = http.client.HTTPConnection("127.0.0.1", self._port)
+        self._own.used = now
         body, headers = json.dumps(fields), {"Content-Type": "application/json"}
         self._own.connection.request("POST", "/models/writer/generate", body, headers)
         return self._own.connection.getresponse()
