@@ -92,6 +92,9 @@ class TokenFeed(Feed):
         if self._never is not None:
             allowed = logs.copy()
             allowed[:, self._never] = -np.inf
+            impossible = np.isneginf(allowed).all(axis=1)  # all others are as likely as each other
+            allowed[impossible] = 0
+            allowed[impossible, self._never] = -np.inf
         units = np.zeros(len(rows)) if self._units is None else self._units[rows, step]
         chosen = self._sampling.choose(allowed, units)
         if self.log_probabilities is not None:

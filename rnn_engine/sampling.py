@@ -54,7 +54,8 @@ class Sampling:
         """Log-probabilities [N, V] float64, and for each row a number in [0, 1) [N] -> ids [N]."""
         if not self.temperature:
             return np.argmax(logs, axis=1)
-        weights = np.exp((logs - logs.max(axis=1, keepdims=True)) / self.temperature)
+        with np.errstate(over="ignore"):  # to minus infinity, which is no probability
+            weights = np.exp((logs - logs.max(axis=1, keepdims=True)) / self.temperature)
         if not self.top_k and self.top_p >= 1:
             return _drawn(weights, units)
         order = np.argsort(-weights, axis=1, kind="stable")

@@ -252,6 +252,15 @@ def test_a_token_that_is_no_step_is_never_chosen():
     assert 9 not in never.tokens
 
 
+@pytest.mark.parametrize("temperature", [0.0, 1.0])
+def test_a_token_that_is_no_step_is_not_even_chosen_where_no_other_is_possible(temperature):
+    feed = TokenFeed(3, 1, "softmax", Sampling(temperature), never=0)
+    with np.errstate(divide="ignore"):
+        feed.take(0, np.arange(3), np.array([[1.0, 0, 0], [1, 0, 0], [0.5, 0.5, 0]]))
+    assert 0 not in feed.tokens
+    assert feed.tokens[2] == 1
+
+
 def test_what_overflows_is_told_with_its_step():
     weights = {"layers": [{"kernel": np.full((FEATURES + 2, 2), 1e20), "bias": np.zeros(2)}]}
     net = Network.from_weights(weights, "rnn", cell_options={"activation": "relu"})

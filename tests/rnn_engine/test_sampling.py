@@ -39,6 +39,7 @@ def test_a_temperature_draws_by_their_powers(temperature):
 
 def test_a_small_temperature_is_the_greedy_choice_and_does_not_overflow():
     assert shares(Sampling(1e-300))[1] == 1
+    assert shares(Sampling(5e-324))[1] == 1
 
 
 @pytest.mark.parametrize(
