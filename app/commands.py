@@ -75,4 +75,25 @@ def run(**given: Any) -> None:
     offline.run(**given)
 
 
-COMMANDS: Sequence[click.Command] = (inspect, import_model, list_models, run)
+@click.command("key")
+@click.argument("name")
+@click.option("--scopes", default="infer", show_default=True, help="what it allows, separated by commas: infer, models")
+@click.option("--env", "as_text", is_flag=True, help="what is kept of it, as UNROLLED_KEYS takes it")
+def key(name: str, scopes: str, as_text: bool) -> None:
+    """Makes an API key: shows it once, on stderr; on stdout what is kept of it, to be added to UNROLLED_KEYS_FILE.
+
+    A key without scopes (--scopes "") reads: what models there are, and /metrics.
+    """
+    from app import keys
+
+    listed = [scope.strip() for scope in scopes.split(",") if scope.strip()]
+    try:
+        keys.check(name, listed)
+    except keys.KeysError as error:
+        raise click.UsageError(str(error)) from None
+    made = keys.new()
+    click.echo(f"the key {name}, which is not shown again: {made}", err=True)
+    click.echo(keys.text_of(name, listed, made) if as_text else keys.table_of(name, listed, made))
+
+
+COMMANDS: Sequence[click.Command] = (inspect, import_model, list_models, run, key)

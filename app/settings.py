@@ -4,20 +4,27 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
+from urllib.parse import urlsplit
 
 from pydantic import Field, SecretStr, ValidationError, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+if TYPE_CHECKING:
+    from limits import RateLimitItem
+
 MIB = 1 << 20
 
 #: Settings that are printed nowhere.
-SECRET = frozenset({"state_key"})
+SECRET = frozenset({"state_key", "keys"})
 
 #: Characters that a key has at least.
 LEAST_KEY = 16
 
-# the engine is imported where it is needed, so that --help is quick
+#: The rate limit of a key that has none, whatever the others have.
+NO_LIMIT = "none"
+
+# the engine and limits are imported where they are needed, so that --help is quick
 
 
 def _cores() -> int:
@@ -82,6 +89,26 @@ class Settings(BaseSettings):
         description="key that state tokens are signed with, the same on all replicas; or several, separated by commas, "
         "of which the first signs and all are taken. Default: a random one, so that tokens hold until the next start",
     )
+    keys_file: Path | None = Field(
+        None, description="file of API keys, in TOML (docs/operations.md); read anew when it changes. Default: no keys"
+    )
+    keys: SecretStr | None = Field(
+        None, description="API keys, as NAME:SCOPES:SHA256,…; beside those of the file. `unrolled key` makes one"
+    )
+    allow_anonymous: bool = Field(
+        False, description="start without keys on an address that others can reach, which is refused otherwise"
+    )
+    rate_limit: str | None = Field(
+        None, description='most requests of a key: "100/second", "5000/hour;100/second"; 429 for more. Default: any'
+    )
+    concurrency_limit: int | None = Field(
+        None, ge=1, description="most requests of a key at once; 429 for more. Default: any"
+    )
+    cors_origins: str | None = Field(
+        None,
+        description="origins of the pages elsewhere whose scripts may call this service, separated by commas, or *. "
+        "Default: none",
+    )
     log_level: Literal["critical", "error", "warning", "info", "debug"] = Field(
         "info", description="least level to log"
     )
@@ -106,6 +133,35 @@ class Settings(BaseSettings):
             raise ValueError(f"a key has at least {LEAST_KEY} characters, and a comma stands between two of them")
         return key
 
+    @field_validator("keys")
+    @classmethod
+    def _is_something(cls, keys: SecretStr | None) -> SecretStr | None:
+        return keys if keys is not None and keys.get_secret_value().strip() else None
+
+    @field_validator("rate_limit")
+    @classmethod
+    def _is_a_rate(cls, rate: str | None) -> str | None:
+        if rate is not None:
+            rates_of(rate)
+        return rate
+
+    @field_validator("cors_origins")
+    @classmethod
+    def _are_origins(cls, origins: str | None) -> str | None:
+        if origins is not None and origins.strip() != "*" and not all(map(_is_origin, _listed(origins))):
+            raise ValueError("expected https://host or http://host:port, no path, separated by commas; or * alone")
+        return origins
+
+    @property
+    def has_keys(self) -> bool:
+        """Whether whoever calls needs a key."""
+        return self.keys is not None or self.keys_file is not None
+
+    @property
+    def origins(self) -> list[str]:
+        """The origins whose pages may call this service."""
+        return _listed(self.cors_origins or "")
+
     @property
     def state_keys(self) -> list[bytes]:
         """The keys of state tokens, the one that signs first; none where a random one is to be made."""
@@ -114,6 +170,29 @@ class Settings(BaseSettings):
 
 def _keys(given: SecretStr) -> list[str]:
     return [key.strip() for key in given.get_secret_value().split(",")]
+
+
+def _listed(given: str) -> list[str]:
+    return [part.strip() for part in given.split(",")] if given.strip() else []
+
+
+def _is_origin(text: str) -> bool:
+    """Whether a browser may say that it is the origin of a page: lower case, without a path, or the scheme's port."""
+    parts = urlsplit(text)
+    return parts.scheme in ("http", "https") and bool(parts.hostname) and text == f"{parts.scheme}://{parts.netloc}"
+
+
+def rates_of(text: str) -> tuple[RateLimitItem, ...]:
+    """The limits that "100/second;5000/hour" means. Raises a ValueError for what means none."""
+    from limits import parse_many
+
+    try:
+        rates = tuple(parse_many(text))
+    except ValueError:
+        rates = ()
+    if not rates or any(rate.amount < 1 for rate in rates):
+        raise ValueError('expected a number of requests in a time, as "100/second", or several, "5000/hour;100/second"')
+    return rates
 
 
 def settings_of(flags: dict[str, Any]) -> Settings:

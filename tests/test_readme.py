@@ -155,7 +155,7 @@ def test_the_example_of_another_client_runs(tmp_path):
 
 
 def test_the_commands_that_are_named_are_there():
-    named = set(re.findall(r"unrolled (inspect|import|models|run|serve)\b", README))
+    named = set(re.findall(r"unrolled (inspect|import|models|run|serve|key)\b", README))
     assert named == set(main.commands)
 
 
@@ -173,4 +173,4 @@ def test_the_settings_are_all_there_with_their_defaults():
     assert set(rows) == {name.upper() for name in Settings.model_fields}
     for name, field in Settings.model_fields.items():
         if field.default_factory is None and field.default is not None:
-            assert rows[name.upper()] == str(field.default)
+            assert rows[name.upper()] == str(field.default).lower()
