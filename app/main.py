@@ -17,6 +17,7 @@ from starlette.types import ASGIApp
 
 from app import __version__, codecs, openapi, problems
 from app.executor import Executor
+from app.front import Front
 from app.generating import GenerateJobs
 from app.gradients import GradientJobs
 from app.head import HeadMiddleware
@@ -44,6 +45,7 @@ log = logging.getLogger("unrolled")
 def create_app(settings: Settings | None = None) -> FastAPI:
     """The service with these settings; from the environment where there are none."""
     settings = settings or Settings()
+    front = Front(settings)
     executor = Executor(settings)
     registry = Registry(settings)
     tokens = Tokens.of(settings)
@@ -69,7 +71,8 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         gc.collect()
         gc.freeze()  # what is there now stays: to look through all of it again takes a tenth of a second
         app.state.ready = True
-        watching = [asyncio.create_task(_watch(registry.models, executor)), asyncio.create_task(_expire(steps))]
+        tasks = (_watch(registry.models, executor), _expire(steps), front.watch())
+        watching = [asyncio.create_task(task) for task in tasks]
         yield
         app.state.ready = False
         for task in watching:
@@ -111,18 +114,19 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     for router in others:
         app.include_router(router)
     app.mount("/static", service.Assets(directory=service.STATIC), name="static")
-    openapi.install(app)
+    openapi.install(app, keys=settings.has_keys)
     every = (*hot, *protocols, *(route for router in others for route in router.routes))
     app.state.routes = [route for route in every if isinstance(route, Route)]
     paths = [route.path for route in app.state.routes]
     app.user_middleware += [Middleware(MetricsMiddleware, metrics, paths), Middleware(HeadMiddleware)]
     framework = app.build_middleware_stack
 
-    app.state.refuse = compute.Refusals(executor.admission, metrics, template_of(protocols))
+    app.state.front = front
+    app.state.refuse = compute.Refusals(executor.admission, metrics, template_of(protocols), passes=front.passes)
 
     def stack() -> ASGIApp:
         behind = compute.HotPaths(framework(), protocols, metrics, template_of(protocols))
-        return compute.HotPaths(behind, hot, metrics)
+        return front.around(compute.HotPaths(behind, hot, metrics), metrics, paths)
 
     app.build_middleware_stack = stack  # type: ignore[method-assign]
     return app

@@ -9,7 +9,7 @@ from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
 from pydantic.json_schema import models_json_schema
 
-from app import openapi_generate, openapi_gradients, openapi_protocols, problems
+from app import openapi_generate, openapi_gradients, openapi_keys, openapi_protocols, problems
 from app.schemas import RunRequest, StepRequest
 from app.schemas_answers import ProblemOut, RunAnswer, StepAnswer
 from app.schemas_generate import GenerateAnswer, GenerateRequest, GenerateStep
@@ -29,6 +29,7 @@ Post a batch of padded sequences with their lengths, a cell type and a layer cou
 - **Numbers are finite**: a result that overflows is a 422 that names layer and step.
 - **Binary**: `application/x-safetensors` as Content-Type or Accept, with tensors `inputs`, `lengths`, `initial_state.<layer>.<h|c>` in and `outputs`, `state.<layer>.<h|c>`, `lengths`, `predictions` out; weights as `weights.layers.<layer>.kernel` or `weights.state_dict.<name>`; the other fields as JSON text under the metadata key `request`, `response` in the answer; a state as a token stands there too.
 - **Compressed**: a body may be gzip, deflate or zstd, as its Content-Encoding says; an answer is where Accept-Encoding names one of them alone, or prefers it by its q.
+- **Keys**, where the service wants them: `Authorization: Bearer KEY` or `X-API-Key: KEY`, never in the URL. Any key reads; the scope `infer` computes, the scope `models` changes models. 401 without a key, 403 without the scope, 429 over the key's limits.
 - **Errors** are `application/problem+json`: `detail` says what was expected, what came and what to do; `errors` points at the fields.
 """  # noqa: E501
 
@@ -179,8 +180,8 @@ def _ref(model: type) -> dict[str, str]:
     return {"$ref": f"#/components/schemas/{model.__name__}"}
 
 
-def install(app: FastAPI) -> None:
-    """Makes `app.openapi()` the merged document."""
+def install(app: FastAPI, *, keys: bool = False) -> None:
+    """Makes `app.openapi()` the merged document; with `keys`, of a service that wants them."""
 
     def document() -> dict[str, Any]:
         if app.openapi_schema:
@@ -251,6 +252,8 @@ def install(app: FastAPI) -> None:
         merged["paths"] |= openapi_protocols.operations()
         openapi_protocols.say_errors(merged)
         _say_errors(merged)
+        if keys:
+            openapi_keys.say_keys(merged, _ref(ProblemOut))
         app.openapi_schema = merged
         return merged
 

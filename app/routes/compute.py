@@ -153,14 +153,22 @@ class HotPaths:
 class Refusals:
     """What a full queue answers to requests of such routes, before anything is made of them but their heads."""
 
-    def __init__(self, admission: Admission, metrics: Metrics, *templates: Callable[[str], str | None]) -> None:
+    def __init__(
+        self,
+        admission: Admission,
+        metrics: Metrics,
+        *templates: Callable[[str], str | None],
+        passes: Callable[[Scope], bool] = lambda scope: True,
+    ) -> None:
+        """`passes` tells whose turn it is: what stands in front of these routes answers the others itself."""
         self._admission, self._metrics, self._templates = admission, metrics, (_template, *templates)
+        self._passes = passes
 
     def __call__(self, scope: Scope) -> Response | None:
         if not self._admission.is_full or scope["method"] != "POST":
             return None
         found = (template for of in self._templates if (template := of(scope["path"])) is not None)
-        if (template := next(found, None)) is None:
+        if (template := next(found, None)) is None or not self._passes(scope):
             return None
         try:
             self._admission.check()

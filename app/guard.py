@@ -1,0 +1,63 @@
+"""The layer in front of all routes, where there are keys: a request that may not pass is answered here, unread."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from starlette.responses import Response
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from app.head import HeadMiddleware
+from app.keyring import Keyring
+from app.metrics import Metrics, MetricsMiddleware
+from app.problems import Problem
+from app.rates import Limits
+from app.rights import key_of
+
+#: Where a refusal stands in the scope of a request, on its way through the metrics.
+_REFUSAL = "unrolled.refusal"
+
+
+class Guard:
+    """Lets those requests through to the application behind it whose key allows them."""
+
+    def __init__(self, app: ASGIApp, keyring: Keyring, limits: Limits, metrics: Metrics, paths: Sequence[str]) -> None:
+        """`paths` are those of the routes, for the metrics."""
+        self._app, self._keyring, self._limits = app, keyring, limits
+        self._refuse = MetricsMiddleware(HeadMiddleware(_answer), metrics, paths)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "lifespan":
+            await self._app(scope, receive, send)
+            return
+        try:
+            key = key_of(scope, self._keyring)
+            under_way = None if key is None else self._limits.admit(key)
+        except Problem as problem:
+            await self._refuse({**scope, _REFUSAL: problem.response()}, receive, send)
+            return
+        if key is None or under_way is None:
+            await self._app(scope, receive, send)
+            return
+        scope.setdefault("state", {})["key"] = key.name  # for whoever tells who it was
+        with under_way:
+            await self._app(scope, receive, send)
+
+
+async def _answer(scope: Scope, receive: Receive, send: Send) -> None:
+    refusal: Response = scope[_REFUSAL]
+    if scope["type"] == "websocket":
+        await receive()  # that it is to be connected
+        await _deny(refusal, scope, send)
+    else:
+        await refusal(scope, receive, send)
+
+
+async def _deny(refusal: Response, scope: Scope, send: Send) -> None:
+    """Answers the handshake of a WebSocket with the refusal; closes it where the server knows no such answer."""
+    if "websocket.http.response" not in scope.get("extensions", {}):
+        await send({"type": "websocket.close", "code": 1008, "reason": "this needs a key that allows it"})
+        return
+    head: Message = {"type": "websocket.http.response.start", "status": refusal.status_code}
+    await send({**head, "headers": refusal.raw_headers})
+    await send({"type": "websocket.http.response.body", "body": refusal.body})
