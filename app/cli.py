@@ -11,7 +11,7 @@ from typing import Any
 
 import click
 
-from app import commands
+from app import commands, startup
 from app.settings import Settings, settings_of
 
 #: How long a thread may keep the interpreter while another waits for it. With 5 ms, which is what Python has, the lane
@@ -45,6 +45,7 @@ def serve(**flags: str | None) -> None:
     Every flag can be given by environment too.
     """
     settings = settings_of({name: value for name, value in flags.items() if value is not None})
+    startup.check(settings, os.environ)
     from app.connections import listen  # here, so that --help is quick
     from app.main import create_app
 
