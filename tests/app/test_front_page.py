@@ -53,10 +53,15 @@ def test_the_page_may_load_from_this_service_alone(client):
     assert set(rules) == {"default-src"} | nothing, "scripts, styles and connections have no rule that is laxer"
     assert headers["x-content-type-options"] == "nosniff"
     assert headers["referrer-policy"] == "no-referrer"
+    assert headers["x-frame-options"] == "DENY"
 
 
-def test_the_docs_page_has_no_policy_that_its_bundle_would_break(client):
-    assert "content-security-policy" not in client.get("/docs").headers
+def test_the_docs_page_differs_in_the_styles_and_pictures_that_its_bundle_brings(client):
+    front, docs = client.get("/").headers, client.get("/docs").headers
+    added = docs["content-security-policy"].removeprefix(front["content-security-policy"])
+    assert added == "; style-src 'self' 'unsafe-inline'; img-src 'self' data:"
+    for name in ("x-content-type-options", "referrer-policy", "x-frame-options", "cross-origin-opener-policy"):
+        assert docs[name] == front[name]
 
 
 @pytest.mark.parametrize("path", ["/", "/docs", "/static/home/main.js", "/static/swagger-ui/swagger-ui.css"])

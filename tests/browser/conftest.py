@@ -5,6 +5,8 @@ import shutil
 import socket
 import threading
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -26,13 +28,17 @@ def artifacts():
 
 @pytest.fixture(scope="module")
 def address(tmp_path_factory):
-    models = tmp_path_factory.mktemp("models")
+    with serving(models=tmp_path_factory.mktemp("models")) as address:
+        yield address
+
+
+@contextmanager
+def serving(**settings: object) -> Iterator[str]:
+    """The address of a service with these settings."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    server = uvicorn.Server(
-        uvicorn.Config(create_app(Settings(port=port, models=models)), port=port, log_level="warning")
-    )
+    server = uvicorn.Server(uvicorn.Config(create_app(Settings(port=port, **settings)), port=port, log_level="warning"))
     thread = threading.Thread(target=server.run)
     thread.start()
     while not server.started:

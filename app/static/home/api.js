@@ -1,5 +1,7 @@
 // What the page asks of the service that it came from.
 
+const OF_THE_KEY = [401, 403];
+
 /** An answer that is an error: problem+json, or what the page itself has to say in the same form. */
 export class Problem extends Error {
   /** `errors` are [{pointer, detail}], as in RFC 9457's problem+json. */
@@ -15,9 +17,9 @@ export async function cells(signal) {
   return new Map(every.map((cell) => [cell.name, cell]));
 }
 
-/** POST /run. */
-export function run(request, signal) {
-  const headers = { "Content-Type": "application/json" };
+/** POST /run, with a key where the service wants one; what is wrong with that points at its field. */
+export function run(request, key, signal) {
+  const headers = { "Content-Type": "application/json", ...(key ? { "X-API-Key": key } : {}) };
   return ask("/run", { method: "POST", headers, body: JSON.stringify(request), signal });
 }
 
@@ -33,6 +35,7 @@ async function ask(path, options) {
     if (error.name === "AbortError") throw error;
     return {};
   });
-  if (!response.ok) throw new Problem(said.detail ?? `The service answered ${response.status}.`, said.errors);
-  return said;
+  if (response.ok) return said;
+  const detail = said.detail ?? `The service answered ${response.status}.`;
+  throw new Problem(detail, OF_THE_KEY.includes(response.status) ? [{ pointer: "/api_key", detail }] : said.errors);
 }

@@ -48,6 +48,7 @@ export function createControls({ form, sequences, general, cell }, { settings, r
           continue;
         }
         const id = `${field.id}-fault`;
+        field.closest("[hidden]")?.removeAttribute("hidden"); // asked for where it is needed
         field.setAttribute("aria-invalid", "true");
         field.setAttribute("aria-describedby", id);
         field.closest(".field").append(html("p", { id, class: "fault", role: "alert" }, sentence(detail)));

@@ -80,8 +80,9 @@ async function askFor(settings) {
       controls.offer(found, settings.cell);
       return found;
     });
-    const [answer, ...lower] = await Promise.all([request, ...lowerRequestsOf(request)].map((one) => run(one, signal)));
-    const answered = { request, answer, lower, cell: known.get(settings.cell) };
+    const every = [request, ...lowerRequestsOf(request)];
+    const [answer, ...lower] = await Promise.all(every.map((one) => run(one, settings.api_key, signal)));
+    const answered = { request, answer, lower, cell: known.get(settings.cell), keyed: settings.api_key !== "" };
     const first = store.get().first < settings.max_time ? store.get().first : 0;
     store.set({ answered, first, problem: null, busy: false });
   } catch (error) {
@@ -93,13 +94,13 @@ async function askFor(settings) {
 
 function draw({ answered, row, first }) {
   if (!answered) return;
-  const { request, answer, lower, cell } = answered;
+  const { request, answer, lower, cell, keyed } = answered;
   trace = traceOf(cell, request, answer, lower, row);
   picture.draw(trace, first);
   choose(store.get());
   at("net-told").textContent = wordsOf(answer.model, request.dtype);
   at("json").textContent = jsonOf(request);
-  at("curl").textContent = curlOf(request, location.origin);
+  at("curl").textContent = curlOf(request, location.origin, keyed);
   at("lower").hidden = !lower.length;
 }
 

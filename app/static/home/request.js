@@ -70,7 +70,8 @@ export function jsonOf(request) {
   return `{\n${lines.join(",\n")}\n}`;
 }
 
-/** The request as a command. Nothing in it has a quote that the shell would see. */
-export function curlOf(request, origin) {
-  return `curl ${origin}/run -H 'Content-Type: application/json' -d '${jsonOf(request)}'`;
+/** The request as a command. Nothing in it has a quote that the shell would see, and a key does not stand in it. */
+export function curlOf(request, origin, keyed) {
+  const key = keyed ? ' -H "X-API-Key: $KEY"' : "";
+  return `curl ${origin}/run${key} -H 'Content-Type: application/json' -d '${jsonOf(request)}'`;
 }

@@ -10,6 +10,7 @@ export const START = {
     seed: 0,
     max_time: 6,
     lengths: [6, 4, 6],
+    api_key: "", // asked for once the service wants one, and kept nowhere else
   },
   row: 1, // the sequence that is shown: the one with padding
   first: 0, // the first step that is drawn
