@@ -12,7 +12,10 @@ from app.keyring import Keyring
 from app.metrics import Metrics, MetricsMiddleware
 from app.problems import Problem
 from app.rates import Limits
-from app.rights import key_of
+from app.rights import is_key, key_of
+
+#: What a browser offers beside its key, since a key is not to be chosen: it would come back in the answer.
+SUBPROTOCOL = "unrolled"
 
 #: Where a refusal stands in the scope of a request, on its way through the metrics.
 _REFUSAL = "unrolled.refusal"
@@ -40,8 +43,25 @@ class Guard:
             await self._app(scope, receive, send)
             return
         scope.setdefault("state", {})["key"] = key.name  # for whoever tells who it was
+        if SUBPROTOCOL in scope.get("subprotocols", ()):
+            scope, send = _without_key(scope), _choosing(send)
         with under_way:
             await self._app(scope, receive, send)
+
+
+def _without_key(scope: Scope) -> Scope:
+    """A WebSocket that does not offer its key as a subprotocol any more."""
+    return {**scope, "subprotocols": [offer for offer in scope["subprotocols"] if not is_key(offer)]}
+
+
+def _choosing(send: Send) -> Send:
+    """Accepts SUBPROTOCOL: a browser that offered some closes a WebSocket for which none is chosen."""
+
+    async def sending(message: Message) -> None:
+        accepts = message["type"] == "websocket.accept" and not message.get("subprotocol")
+        await send({**message, "subprotocol": SUBPROTOCOL} if accepts else message)
+
+    return sending
 
 
 async def _answer(scope: Scope, receive: Receive, send: Send) -> None:

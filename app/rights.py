@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
 from urllib.parse import parse_qsl
 
 from starlette.types import Scope
@@ -59,7 +58,7 @@ def key_of(scope: Scope, keyring: Keyring) -> Key | None:
     need = needed(scope)
     if need == OPEN:
         return None
-    key = keyring.keys.find(_given(scope["headers"]))
+    key = keyring.keys.find(_given(scope))
     if key is None:
         detail = f"the key is none of this service's: it may have been replaced or removed; {_HOW}"
         raise _unauthorized(detail, 'Bearer error="invalid_token"')
@@ -73,10 +72,10 @@ def key_of(scope: Scope, keyring: Keyring) -> Key | None:
     return key
 
 
-def _given(headers: Iterable[tuple[bytes, bytes]]) -> bytes:
+def _given(scope: Scope) -> bytes:
     """The key in the headers. What stands there is repeated in no message: it may be a key in the wrong form."""
-    given, other = set(), False
-    for name, value in headers:
+    given, other = {offer.encode() for offer in scope.get("subprotocols", ()) if is_key(offer)}, False
+    for name, value in scope["headers"]:
         if name == b"x-api-key":
             given.add(value.strip())
         elif name == b"authorization":
@@ -93,13 +92,18 @@ def _given(headers: Iterable[tuple[bytes, bytes]]) -> bytes:
     return given.pop()
 
 
+def is_key(text: str) -> bool:
+    """Whether this looks like a key, where keys are not alone: a parameter's value, a subprotocol of a WebSocket."""
+    return text.startswith(PREFIX)
+
+
 def _unauthorized(detail: str, challenge: str) -> Problem:
     return Problem(401, detail, headers={"WWW-Authenticate": challenge})
 
 
 def _refuse_key_in(query: bytes) -> None:
     for name, value in parse_qsl(query.decode("latin-1"), keep_blank_values=True):
-        if value.startswith(PREFIX) or name.lower().replace("-", "").replace("_", "") in _KEY_NAMES:
+        if is_key(value) or name.lower().replace("-", "").replace("_", "") in _KEY_NAMES:
             raise Problem(
                 400,
                 "a key in the query string is refused, since URLs are kept in logs and histories: "

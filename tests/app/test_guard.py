@@ -287,6 +287,40 @@ def test_where_a_server_knows_no_such_answer_the_websocket_is_closed(stack):
     assert (closed["type"], closed["code"]) == ("websocket.close", 1008)
 
 
+def accepted(offers):
+    """What the application sees of a WebSocket that offers these, and what is accepted; or the refusal."""
+    app, seen, sent = create_app(Settings(keys=KEYS)), [], []
+    guard = app.build_middleware_stack()
+
+    async def behind(scope, receive, send):
+        seen.append(scope["subprotocols"])
+        await send({"type": "websocket.accept"})
+
+    async def send(message):
+        sent.append(message)
+
+    async def receive():
+        return {"type": "websocket.connect"}
+
+    guard._app = behind
+    scope = {"type": "websocket", "path": "/models/x/stream", "query_string": b"", "headers": [], "extensions": {}}
+    asyncio.run(guard({**scope, "subprotocols": offers}, receive, send))
+    return seen, sent
+
+
+def test_a_browser_offers_the_key_of_a_websocket_as_a_subprotocol():
+    seen, (accept,) = accepted(["unrolled", SECRETS["infer"]])
+    assert seen == [["unrolled"]], "nobody behind sees the key"
+    assert accept == {"type": "websocket.accept", "subprotocol": "unrolled"}
+
+
+@pytest.mark.parametrize("offers", [["unrolled"], ["unrolled", "unrolled_wrong"], ["unrolled", SECRETS["models"]], []])
+def test_a_websocket_that_offers_no_key_with_the_right_is_refused(offers):
+    seen, (closed,) = accepted(offers)
+    assert seen == []
+    assert closed["type"] == "websocket.close"
+
+
 # -- reload, description, documentation --------------------------------------------------------------------------------
 
 
