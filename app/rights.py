@@ -16,21 +16,10 @@ OPEN, ANY = "open", "any"
 
 #: What probes ask, and what holds for every service of this version: its pages and descriptions, in which nothing of
 #: a model stands.
-_OPEN = r"/|/docs|/openapi\.json|/cells|/static/.*|/healthz|/readyz|/v2/health/(live|ready)"
+_OPEN = re.compile(r"/|/docs|/openapi\.json|/cells|/static/.*|/healthz|/readyz|/v2/health/(live|ready)", re.DOTALL)
 
-_READING = ((_OPEN, OPEN), (".*", ANY))
-_WRITING = ((".*", "models"),)
-#: For a method, what its paths need: the first pattern that fits. What is new needs the most, until it stands here.
-_NEEDS = {
-    method: [(re.compile(pattern, re.DOTALL), need) for pattern, need in rules]
-    for method, rules in {
-        "GET": _READING,
-        "HEAD": _READING,
-        "OPTIONS": _READING,
-        "POST": ((r"/v2/repository/index", ANY), (r"/v2/repository/.*", "models"), (".*", "infer")),
-        "": _WRITING,
-    }.items()
-}
+_READING = frozenset(("GET", "HEAD", "OPTIONS"))
+_REPOSITORY, _INDEX = "/v2/repository/", "/v2/repository/index"
 
 #: Parameters of a query string that are taken for a key, without the dashes and underscores in them.
 _KEY_NAMES = frozenset(
@@ -41,11 +30,17 @@ _HOW = "send it as `Authorization: Bearer KEY` or `X-API-Key: KEY`"
 
 
 def needed(scope: Scope) -> str:
-    """The scope that a key must have for this request, or OPEN or ANY."""
+    """The scope that a key must have for this request, or OPEN or ANY. What is new here needs one, whatever it is."""
     if scope["type"] == "websocket":
         return "infer"
-    rules = _NEEDS.get(scope["method"], _NEEDS[""])
-    return next(need for pattern, need in rules if pattern.fullmatch(scope["path"]))
+    method, path = scope["method"], scope["path"]
+    if method == "POST":
+        if path.startswith(_REPOSITORY):
+            return ANY if path == _INDEX else "models"
+        return "infer"
+    if method in _READING:
+        return OPEN if _OPEN.fullmatch(path) else ANY
+    return "models"
 
 
 def key_of(scope: Scope, keyring: Keyring) -> Key | None:
@@ -74,22 +69,22 @@ def key_of(scope: Scope, keyring: Keyring) -> Key | None:
 
 def _given(scope: Scope) -> bytes:
     """The key in the headers. What stands there is repeated in no message: it may be a key in the wrong form."""
-    given, other = {offer.encode() for offer in scope.get("subprotocols", ()) if is_key(offer)}, False
+    given, other = [offer.encode() for offer in scope.get("subprotocols", ()) if is_key(offer)], False
     for name, value in scope["headers"]:
         if name == b"x-api-key":
-            given.add(value.strip())
+            given.append(value.strip())
         elif name == b"authorization":
             scheme, _, secret = value.strip().partition(b" ")
             if scheme.lower() == b"bearer":
-                given.add(secret.strip())
+                given.append(secret.strip())
             else:
                 other = True
-    if len(given) > 1:
+    if len(given) > 1 and len(set(given)) > 1:
         raise Problem(400, f"the request comes with several keys: send one. To use a key, {_HOW}")
     if not given:
         said = "the header Authorization is not `Bearer KEY`" if other else "this needs a key"
         raise _unauthorized(f"{said}: {_HOW}", "Bearer")
-    return given.pop()
+    return given[0]
 
 
 def is_key(text: str) -> bool:
