@@ -1,8 +1,9 @@
-"""What a client tells beside its request: how long it will wait, and that it has left."""
+"""What a client tells beside its request: how long it will wait, that it has left, and which page made it ask."""
 
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Collection, Mapping
 
 from starlette.types import Receive
 
@@ -22,3 +23,13 @@ async def gone(receive: Receive) -> None:
     """Waits until the client has left."""
     while (await receive())["type"] != "http.disconnect":
         await asyncio.sleep(1)  # a server tells nothing else any more
+
+
+def refuse_other_sites(headers: Mapping[str, str], origins: Collection[str]) -> None:
+    """Raises a 403 where a browser says that a page of another site made it ask, unless that is one of the `origins`.
+
+    Such pages cannot read an answer, but a plain POST changes something without one; and where there are no keys,
+    everything on the same machine may be asked by every page that is looked at there.
+    """
+    if headers.get("sec-fetch-site") == "cross-site" and not {"*", headers.get("origin")} & set(origins):
+        raise Problem(403, "a page of another site may not do this: name its origin in UNROLLED_CORS_ORIGINS if it may")

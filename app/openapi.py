@@ -308,6 +308,7 @@ def _model_operations(path: str, parameters: Sequence[dict[str, Any]]) -> dict[s
 _OF_MODEL = {"/models/{name}": [_NAME], "/models/{name}/versions/{version}": [_NAME, _VERSION]}
 
 #: What the routes that are FastAPI's own answer beside their 2xx.
+_OTHER_SITE = {403: "A page of another site asks, whose origin is not in UNROLLED_CORS_ORIGINS"}
 _OWN_ERRORS = {
     ("/readyz", "get"): {503: "Not ready"},
     ("/models/{name}", "put"): {
@@ -320,6 +321,8 @@ _OWN_ERRORS = {
     },
     ("/models/{name}", "get"): {404: "No such model", 503: "No version of it loads"},
     ("/models/{name}", "delete"): {404: "No such model", 503: "The model folder is read-only"},
+    ("/v2/repository/models/{name}/load", "post"): _OTHER_SITE,
+    ("/v2/repository/models/{name}/unload", "post"): _OTHER_SITE,
     ("/models/{name}/versions/{version}", "get"): {404: "No such version", 503: "It does not load"},
     ("/models/{name}/versions/{version}", "delete"): {404: "No such version", 503: "The model folder is read-only"},
 }

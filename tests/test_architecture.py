@@ -117,6 +117,14 @@ FORBIDDEN = [
     ("app.tokens", "app.registry"),
     ("app.tokens", "app.routes"),
     ("app.settings", "app"),
+    ("app.keys", "app.problems"),
+    ("app.keys", "app.keyring"),
+    ("app.keyring", "app.problems"),
+    ("app.rights", "app.routes"),
+    ("app.rates", "app.routes"),
+    ("app.guard", "app.routes"),
+    ("app.front", "app.routes"),
+    ("app.startup", "app.problems"),
 ]
 
 #: Who may make a Network, with all that is under it. The others are handed one.

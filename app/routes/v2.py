@@ -10,6 +10,7 @@ from fastapi.responses import JSONResponse
 from starlette.routing import Route
 
 from app.bodies import unpacked
+from app.clients import refuse_other_sites
 from app.executor import Executor
 from app.problems import Problem
 from app.protocols import v2_infer, v2_models
@@ -138,6 +139,7 @@ def _repository(routes: APIRouter, models: Models, executor: Executor, settings:
         openapi_extra=REPOSITORY_SCHEMAS["load"],
     )
     async def load(name: str, request: Request) -> Response:
+        refuse_other_sites(request.headers, settings.origins)
         v2_models.check_load(await told(request, "parameters"))
         await executor.aside(lambda: models.load(name))
         return Response()
@@ -148,6 +150,7 @@ def _repository(routes: APIRouter, models: Models, executor: Executor, settings:
         openapi_extra=REPOSITORY_SCHEMAS["unload"],
     )
     async def unload(name: str, request: Request) -> Response:
+        refuse_other_sites(request.headers, settings.origins)
         await told(request, "parameters")
         await executor.aside(lambda: models.unload(name))
         return Response()

@@ -64,6 +64,21 @@ def test_another_origin_and_a_client_that_is_no_browser_are_told_nothing(open_to
         assert (response.status_code, allowed(response)) == (200, None)
 
 
+@pytest.mark.parametrize("call", ["load", "unload"])
+def test_what_a_plain_post_of_another_site_would_change_stays_as_it_is(client, call):
+    """No browser asks before it sends one; but it says whose page it is."""
+    path = f"/v2/repository/models/x/{call}"
+    other = {"Origin": PAGE, "Sec-Fetch-Site": "cross-site", "Content-Type": "text/plain"}
+    said = problem(client.post(path, headers=other), 403)["detail"]
+    assert "UNROLLED_CORS_ORIGINS" in said
+    for site in ("same-origin", "none"):
+        assert client.post(path, headers={"Sec-Fetch-Site": site}).status_code == 404
+    assert client.post(path).status_code == 404
+    for origins in (PAGE, "*"):
+        with service(cors_origins=origins) as named:
+            assert named.post(path, headers=other).status_code == 404
+
+
 def test_all_origins_may_be_let_in():
     with service(cors_origins="*") as client:
         assert allowed(client.post("/run", json=RUN, headers={"Origin": OTHER})) == "*"
