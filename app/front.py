@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
-from typing import TypeAlias
+import logging
+from collections.abc import Sequence
 
 from starlette.middleware.cors import CORSMiddleware
-from starlette.responses import Response
 from starlette.types import ASGIApp, Scope
 
 from app.keyring import Keyring
@@ -16,7 +15,7 @@ from app.problems import Problem
 from app.rights import key_of
 from app.settings import Settings
 
-Refuse: TypeAlias = Callable[[Scope], Response | None]
+log = logging.getLogger("unrolled")
 
 #: How often the file of the keys is looked at.
 WATCH_SECONDS = 2.0
@@ -63,7 +62,10 @@ class Front:
         return True
 
     async def watch(self) -> None:
-        """Looks at the file of the keys for as long as this is awaited."""
-        while self.keyring is not None:
+        """Tells the names of the keys, and looks at their file for as long as this is awaited."""
+        if self.keyring is None:
+            return
+        log.info("keys: %s", ", ".join(self.keyring.keys.names) or "none, so that nobody is let in")
+        while True:
             await asyncio.sleep(WATCH_SECONDS)
             await asyncio.to_thread(self.keyring.look)

@@ -374,6 +374,7 @@ def test_a_real_server_refuses_and_its_log_shows_no_key(start, tmp_path):
         assert asking.get(f"/models?token={SECRETS['read']}").status_code == 400
     server.process.terminate()
     log = "".join(server.log) + server.process.stderr.read()
+    assert "keys: infer, models, both, read" in log
     assert not any(secret in log for secret in (*SECRETS.values(), "unrolled_wrong"))
 
 
