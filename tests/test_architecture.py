@@ -116,6 +116,11 @@ FORBIDDEN = [
     ("app.states", "app.routes"),
     ("app.tokens", "app.registry"),
     ("app.tokens", "app.routes"),
+    ("app.streams", "app.routes"),
+    ("app.streams", "app.open_streams"),
+    ("app.streams", "starlette"),
+    ("app.executor", "app.streams"),
+    ("app.sockets", "app"),
     ("app.settings", "app"),
 ]
 
