@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import math
 import time
+from collections import deque
 from collections.abc import Callable
 
 from app.problems import Problem
@@ -16,6 +18,35 @@ MOST_RETRY = 60
 KNOWN_SECONDS = 0.02
 
 
+class Full(Problem):
+    """A 429 that passes as soon as others are done."""
+
+
+class Line:
+    """Who waits for room instead of being turned away, in the order in which they came."""
+
+    def __init__(self) -> None:
+        self._waiting: deque[asyncio.Future[None]] = deque()
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether nobody waits."""
+        while self._waiting and self._waiting[0].done():  # and has left
+            self._waiting.popleft()
+        return not self._waiting
+
+    def join(self, *, first: bool) -> asyncio.Future[None]:
+        """Is done once it is one's turn to try. Whoever tried in vain joins again, as the `first`."""
+        future = asyncio.get_running_loop().create_future()
+        (self._waiting.appendleft if first else self._waiting.append)(future)
+        return future
+
+    def call(self) -> None:
+        """It is the turn of the first one."""
+        if not self.is_empty:
+            self._waiting.popleft().set_result(None)
+
+
 class Admission:
     """Counts requests, rows and bytes under way, against their limits. Used from the event loop alone."""
 
@@ -25,11 +56,18 @@ class Admission:
         self._known = (-math.inf, 0.0)  # when the backlog was asked for, and what it was
         self.requests = self.rows = self.nbytes = 0
         self.draining = False
+        #: For room for one more request; and, of those that have it, for room for their rows and bytes.
+        self.to_begin, self.to_compute = Line(), Line()
 
     @property
     def is_full(self) -> bool:
         """Whether there are too many requests for one more."""
         return self.requests >= self._settings.queue_requests
+
+    @property
+    def has_room(self) -> bool:
+        """Whether one more request may begin that would wait otherwise, and nobody waits already."""
+        return self.to_begin.is_empty and not self.is_full
 
     def check(self) -> None:
         """Raises a 429 where there are too many requests, a 503 at the end."""
@@ -68,6 +106,12 @@ class Admission:
         self.check_room(0, nbytes)
         return Counted(self, 0, 0, nbytes)
 
+    def fits(self, job: Job) -> bool:
+        """Whether there is room for the rows and bytes of a request that is done in no time."""
+        settings = self._settings
+        rows, nbytes = self.rows + job.rows, self.nbytes + job.nbytes
+        return self.to_compute.is_empty and rows <= settings.queue_rows and nbytes <= settings.queue_bytes
+
     def arriving(self) -> Arriving:
         """A body that comes in."""
         return Arriving(self)
@@ -88,11 +132,11 @@ class Admission:
         allowed = getattr(self._settings, limit)
         if limit == "queue_bytes":
             allowed = f"{allowed / MIB:.0f} MiB"
-        return self._problem(f"{said}; the limit is {allowed} (UNROLLED_{limit.upper()})", "try again later")
+        return self._problem(f"{said}; the limit is {allowed} (UNROLLED_{limit.upper()})", "try again later", Full)
 
-    def _problem(self, said: str, hint: str) -> Problem:
+    def _problem(self, said: str, hint: str, kind: type[Problem] = Problem) -> Problem:
         seconds = min(MOST_RETRY, max(1, math.ceil(self.backlog())))
-        return Problem(429, f"the queue is full: {said}: {hint}", headers={"Retry-After": str(seconds)})
+        return kind(429, f"the queue is full: {said}: {hint}", headers={"Retry-After": str(seconds)})
 
 
 class Arriving:
@@ -128,6 +172,7 @@ class Counted:
 
     def __exit__(self, *_: object) -> None:
         self._add(-1)
+        (self._at.to_begin if self._requests else self._at.to_compute).call()
 
     def _add(self, times: int) -> None:
         at = self._at

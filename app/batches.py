@@ -9,7 +9,7 @@ import numpy as np
 from app import limits, packed
 from app.codecs.arrays import Ragged
 from app.problems import Problem, pointer
-from app.registry import Plan, Registry
+from app.registry import Plan, Planner
 from app.schemas import SequencesRequest
 from app.settings import Settings
 from rnn_engine import Network, PackedBatch
@@ -119,7 +119,7 @@ def state(given: Any) -> Any:
     return [] if isinstance(given, np.ndarray) and given.size == 0 else given
 
 
-def planned(request: SequencesRequest, registry: Registry, settings: Settings) -> tuple[Plan, Given, Any]:
+def planned(request: SequencesRequest, registry: Planner, settings: Settings) -> tuple[Plan, Given, Any]:
     """The net of a request, the batch as it reads it, and the lengths as they came."""
     inputs, lengths = sequences(request)
     plan = registry.plan(request, inputs.shape[-1] or None if inputs.ndim > 1 else None)

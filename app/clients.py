@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Collection, Mapping
+from urllib.parse import urlsplit
 
 from starlette.types import Receive
 
@@ -33,3 +34,15 @@ def refuse_other_sites(headers: Mapping[str, str], origins: Collection[str]) -> 
     """
     if headers.get("sec-fetch-site") == "cross-site" and not {"*", headers.get("origin")} & set(origins):
         raise Problem(403, "a page of another site may not do this: name its origin in UNROLLED_CORS_ORIGINS if it may")
+
+
+def refuse_other_origins(origin: str | None, host: str | None, origins: Collection[str]) -> None:
+    """Raises a 403 for a WebSocket that a page of another origin opens, unless that is one of the `origins`.
+
+    A browser lets every page open one to wherever it likes, and read from it: it only says whose page it is.
+    """
+    if origin is None or {"*", origin} & set(origins):
+        return
+    if urlsplit(origin).netloc.lower() != (host or "").lower():
+        said = f"a page of {origin!r:.100} may not open a stream here"
+        raise Problem(403, f"{said}: name its origin in UNROLLED_CORS_ORIGINS if it may")

@@ -15,7 +15,6 @@ import socket
 import sys
 from collections.abc import Callable
 from contextlib import suppress
-from struct import unpack
 from typing import Any, TypeAlias, cast
 
 import uvicorn
@@ -24,22 +23,13 @@ from starlette.types import Scope
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
 
 from app.settings import Settings
-
-#: Asks the system how many bytes of a connection it has not sent, or not heard of; not all of them tell.
-OUT_QUEUE: int | None = None
-
-with suppress(ImportError):
-    from fcntl import ioctl
-    from termios import TIOCOUTQ as OUT_QUEUE
+from app.sockets import LOOKS, sockets, unread_of
 
 #: Tells what a request that is not even looked at is answered; None for one that is.
 Refuse: TypeAlias = Callable[[Scope], Response | None]
 
 #: New connections that are accepted in a turn of the loop.
 ACCEPTED = 8
-
-#: How many times in a row nothing may have moved. More looks tell a slow reader from one that reads nothing.
-LOOKS = 4
 
 
 class Connection(HttpToolsProtocol):
@@ -73,8 +63,16 @@ class Connection(HttpToolsProtocol):
         cycle.response_started = cycle.response_complete = True  # its body, if it still comes, is read past
         cycle.on_response()
 
+    def handle_websocket_upgrade(self) -> None:
+        """From here on the connection belongs to a WebSocket, and nothing of this object is kept."""
+        if self._timer is not None:
+            self._timer.cancel()
+        self.transport = cast(_Together, self.transport).bare()
+        super().handle_websocket_upgrade()
+        self.parser = cast(Any, None)  # they know each other
+
     def _look(self) -> None:
-        unread = _unread(self.transport)
+        unread = unread_of(self.transport)
         idle = self.cycle is None or self.cycle.response_complete  # uvicorn closes it where it waits for a next head
         waits = unread or (idle and self.timeout_keep_alive_task is None)
         seen = (self.cycle, unread) if waits else None
@@ -109,6 +107,11 @@ class _Together:
         else:
             self._transport.write(data)
 
+    def bare(self) -> asyncio.Transport:
+        """The transport itself, which holds nothing back."""
+        self._flush()
+        return self._transport
+
     def close(self) -> None:
         """Closes, once all is sent."""
         self._flush()
@@ -120,23 +123,17 @@ class _Together:
             self._transport.write(head)
 
 
-def _unread(transport: asyncio.Transport) -> int:
-    """Bytes of answers that wait for the client to read them; what the system has taken moves on sooner than ours."""
-    ours = transport.get_write_buffer_size()
-    if ours and OUT_QUEUE is not None:
-        with suppress(OSError):
-            (more,) = unpack("i", ioctl(transport.get_extra_info("socket").fileno(), OUT_QUEUE, bytes(4)))
-            return int(ours + more)
-    return ours
-
-
 def connections(seconds: float, refuse: Refuse) -> type[Connection]:
     """The protocol that waits so long for its clients, and turns those away whom `refuse` has an answer for."""
     return type("Connection", (Connection,), {"seconds": seconds, "refuse": staticmethod(refuse)})
 
 
 class _Server(uvicorn.Server):
-    """Listens on each socket as often as connections are to be accepted in a turn."""
+    """Listens on each socket as often as connections are to be accepted in a turn; tells the streams when it stops."""
+
+    def __init__(self, config: uvicorn.Config, stopping: Callable[[], None]) -> None:
+        super().__init__(config)
+        self._stopping = stopping
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)
@@ -157,6 +154,11 @@ class _Server(uvicorn.Server):
                 again = socket.socket(fileno=os.dup(descriptor))
                 self.servers.append(await loop.create_server(connection, sock=again, backlog=config.backlog))
 
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """First lets the streams say goodbye, within the time that there is for requests under way."""
+        self._stopping()
+        await super().shutdown(sockets)
+
 
 def listen(app: Any, settings: Settings) -> None:
     """Serves until a signal says to stop. Exits where it cannot start."""
@@ -169,9 +171,13 @@ def listen(app: Any, settings: Settings) -> None:
         server_header=False,
         proxy_headers=False,  # nothing here looks at whose a connection is
         http=connections(settings.body_seconds, app.state.refuse),
+        ws=sockets(settings.body_seconds),
+        ws_max_size=settings.max_body_bytes,
+        ws_ping_interval=None,  # who leaves without a goodbye is noticed by the streams' own time limit
+        ws_per_message_deflate=False,  # takes more memory than all else of a stream
         timeout_graceful_shutdown=settings.grace_seconds,
     )
-    server = _Server(config)
+    server = _Server(config, app.state.streams.stop)
     with suppress(KeyboardInterrupt):
         server.run()
     if not server.started:

@@ -7,13 +7,14 @@ import threading
 import time
 from collections.abc import Awaitable, Callable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, NamedTuple, TypeVar
 
 from starlette.requests import ClientDisconnect
 
-from app.admission import Admission
+from app.admission import Admission, Counted, Full, Line
 from app.answers import Content
 from app.compression import Folded
 from app.lane import Lane, too_late
@@ -31,6 +32,8 @@ PER_REQUEST, PER_BYTE = 100e-6, 8e-9
 
 #: Work up to this long takes less than to let it wait for a tick, even one that it would share.
 TINY_SECONDS = 40e-6
+#: A body up to this size may be answered in the moment that it comes.
+TINY_BYTES = 16 << 10
 
 #: A run up to this long is computed on the event loop where no other is under way: to hand it to a thread and back
 #: takes a tenth of that.
@@ -63,6 +66,7 @@ class Asked:
     timeout: float | None = None  # seconds, as a header says
     gone: Callable[[], Awaitable[Any]] | None = None  # returns once the client has left
     turn: asyncio.Future[None] | None = None  # done when the requests are answered that it must come after
+    waits: bool = False  # for room where the queue is full, in the order of those that do, until its deadline
 
 
 class Executor:
@@ -97,6 +101,8 @@ class Executor:
         """Decodes, computes and encodes. Raises a 429 or 503 for what is not taken, a 504 for what is too late."""
         allowed, arrived = self._settings.timeout_ms / 1000, time.monotonic()
         deadline = arrived + (allowed if asked.timeout is None else min(allowed, asked.timeout))
+        if asked.waits and not self.admission.has_room:
+            await self._wait_for_room(asked, deadline)
         with self.admission.request():
             size = len(asked.body)
             if asked.turn is not None:
@@ -112,13 +118,73 @@ class Executor:
                 if time.monotonic() >= deadline:
                     raise too_late()
             to_compute, to_answer = job.to_compute, job.to_answer
-            with self.admission.job(job, deadline - time.monotonic()):
+            with self._admitted(job, deadline, waits=asked.waits) or await self._wait_to_compute(job, asked, deadline):
                 if job.to_begin > INLINE_SECONDS:
                     work = await self._waited_for(self._short, job.begin, asked, deadline)
                 else:
                     work = job.begin()
                 del job  # and what it knows
                 return await self._compute(asked, work, to_compute, to_answer, deadline)
+
+    def at_once(
+        self, size: int, understand: Callable[[], Job | None], encode: Callable[[Mapping[str, Any]], Content]
+    ) -> Content | None:
+        """What `answer` would give to a tiny request of so many bytes, if there is room for it; else None.
+
+        It would be computed on the event loop, and alone; a task that is woken for it costs as much as all the rest.
+        """
+        admission = self.admission
+        if size > TINY_BYTES or admission.draining or not admission.has_room:
+            return None
+        # not to wait for a turn: whoever waits is woken, which takes longer than the work that was put off
+        self._turns.spend(PER_REQUEST + size * PER_BYTE)
+        job = understand()
+        if job is None or job.to_begin or job.to_compute > TINY_SECONDS or job.to_answer > INLINE_SECONDS:
+            return None
+        if not admission.fits(job):
+            return None
+        return encode(job.run())
+
+    async def _wait_for_room(self, asked: Asked, deadline: float) -> None:
+        """Until it is this one's turn, and one more request may be under way."""
+        admission, called = self.admission, False
+        while admission.is_full if called else not admission.has_room:
+            await self._stand_in(admission.to_begin, asked, deadline, first=called)
+            called = True
+
+    def _admitted(self, job: Job, deadline: float, *, waits: bool) -> Counted | None:
+        """None where it must wait until others are done, if it does."""
+        admission = self.admission
+        if not waits:
+            return admission.job(job, deadline - time.monotonic())
+        if not admission.to_compute.is_empty:
+            return None
+        with suppress(Full):
+            return admission.job(job, deadline - time.monotonic())
+        return None
+
+    async def _wait_to_compute(self, job: Job, asked: Asked, deadline: float) -> Counted:
+        """Until it is this one's turn, and its rows and bytes may be under way too."""
+        line, called = self.admission.to_compute, False
+        while True:
+            await self._stand_in(line, asked, deadline, first=called)
+            called = True
+            with suppress(Full):
+                counted = self.admission.job(job, deadline - time.monotonic())
+                line.call()  # there may be room for the next one too
+                return counted
+
+    async def _stand_in(self, line: Line, asked: Asked, deadline: float, *, first: bool) -> None:
+        turn = line.join(first=first)
+        self._watcher.begin(turn, asked.gone, deadline)
+        try:
+            await turn
+        except asyncio.CancelledError:
+            if not turn.cancelled():
+                line.call()  # who was called and does not come lets the next one try
+            raise self._watcher.why(turn) from None
+        finally:
+            self._watcher.end(turn)
 
     async def _compute(self, asked: Asked, work: Work, to_compute: float, to_answer: float, deadline: float) -> Content:
         """The seconds are what it takes to compute all of it, and to write the answer."""

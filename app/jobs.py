@@ -13,7 +13,7 @@ import numpy as np
 from app import batches, limits, packed
 from app.codecs.arrays import Constant
 from app.problems import Problem
-from app.registry import Registry
+from app.registry import Planner
 from app.schemas import NetRequest, RunRequest, StepRequest, validated
 from app.settings import Settings
 from app.states import States
@@ -53,7 +53,7 @@ class Jobs:
     """Makes jobs out of requests."""
 
     settings: Settings
-    registry: Registry
+    registry: Planner
     tokens: Tokens = field(default_factory=Tokens)
 
     def unroll(self, fields: dict[str, Any]) -> Job:

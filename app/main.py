@@ -23,12 +23,13 @@ from app.gradients import GradientJobs
 from app.head import HeadMiddleware
 from app.jobs import Jobs
 from app.metrics import Metrics, MetricsMiddleware
+from app.open_streams import OpenStreams
 from app.problems import Problem
 from app.protocols.statistics import Statistics
 from app.protocols.v2_sequences import Steps
 from app.registry import Registry
 from app.registry.models import Models
-from app.routes import compute, generate, models, service, v1, v2
+from app.routes import compute, generate, models, service, stream, v1, v2
 from app.routes.endpoint import template_of
 from app.sequences import Sequences
 from app.settings import Settings
@@ -51,7 +52,8 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     tokens = Tokens.of(settings)
     jobs = Jobs(settings, registry, tokens)
     metrics = Metrics()
-    metrics.watch(executor.admission)
+    streams = OpenStreams(settings)
+    metrics.watch(executor.admission, streams)
     steps = Steps(jobs, Sequences(settings, registry.models.serves))
     metrics.watch_sequences(steps.sequences)
 
@@ -61,6 +63,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         set_threads(settings.threads, blas=1)
         set_kernel(settings.kernel)
         executor.start()
+        streams.start()
         if tokens.is_random:
             log.info(
                 "state tokens are signed with a random key: they hold until the next start (no UNROLLED_STATE_KEY)"
@@ -75,6 +78,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         watching = [asyncio.create_task(task) for task in tasks]
         yield
         app.state.ready = False
+        streams.stop()
         for task in watching:
             task.cancel()
         await asyncio.wait(watching)
@@ -96,6 +100,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     app.state.executor = executor
     app.state.jobs = jobs
     app.state.steps = steps
+    app.state.streams = streams
     problems.install(app)
     hot = compute.routes(jobs, GradientJobs(settings, registry, tokens), executor, settings)
     hot += generate.routes(GenerateJobs(settings, registry, tokens), executor, settings)
@@ -110,12 +115,14 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         v2.router(registry.models, executor, settings, statistics),
         v1.router(registry.models),
     ]
-    app.router.routes.extend([*hot, *protocols])
+    streaming = stream.Streams(registry.models, tokens, executor, settings, metrics, streams)
+    lines = streaming.routes()
+    app.router.routes.extend([*hot, *protocols, *lines])
     for router in others:
         app.include_router(router)
     app.mount("/static", service.Assets(directory=service.STATIC), name="static")
     openapi.install(app, keys=settings.has_keys)
-    every = (*hot, *protocols, *(route for router in others for route in router.routes))
+    every = (*hot, *protocols, *lines, *(route for router in others for route in router.routes))
     app.state.routes = [route for route in every if isinstance(route, Route)]
     paths = [route.path for route in app.state.routes]
     app.user_middleware += [Middleware(MetricsMiddleware, metrics, paths), Middleware(HeadMiddleware)]
@@ -126,7 +133,8 @@ def create_app(settings: Settings | None = None) -> FastAPI:
 
     def stack() -> ASGIApp:
         behind = compute.HotPaths(framework(), protocols, metrics, template_of(protocols))
-        return front.around(compute.HotPaths(behind, hot, metrics), metrics, paths)
+        answering = stream.WebSockets(compute.HotPaths(behind, hot, metrics), streaming)
+        return front.around(answering, metrics, paths)
 
     app.build_middleware_stack = stack  # type: ignore[method-assign]
     return app

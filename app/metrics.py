@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence, Sized
 from typing import Any
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
@@ -32,11 +32,15 @@ class Metrics:
             buckets=(0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30),
         )
         self.active = Gauge("unrolled_requests_active", "Requests being answered", registry=self.registry)
+        self.frames = Counter(
+            "unrolled_stream_frames", "Frames of streams answered", ["kind", "status"], registry=self.registry
+        )
         # resolving labels costs more than counting: each set once
         self._counters: dict[tuple[str, str, int], Any] = {}
         self._histograms: dict[str, Any] = {}
+        self._frames: dict[tuple[str, int], Any] = {}
 
-    def watch(self, admission: Admission) -> None:
+    def watch(self, admission: Admission, streams: Sized) -> None:
         """Tells, whenever it is asked, how much is under way."""
         gauges: dict[tuple[str, str], Callable[[], float]] = {
             ("requests", "Runs under way, waiting ones included"): lambda: admission.requests,
@@ -46,6 +50,7 @@ class Metrics:
         }
         for (name, meaning), value in gauges.items():
             Gauge(f"unrolled_queue_{name}", meaning, registry=self.registry).set_function(value)
+        Gauge("unrolled_streams_open", "Open streams", registry=self.registry).set_function(lambda: len(streams))
 
     def watch_sequences(self, sequences: Sequences) -> None:
         """Tells, whenever it is asked, how many sequences there are."""
@@ -65,6 +70,13 @@ class Metrics:
             histogram = self._histograms[route] = self.seconds.labels(route)
         counter.inc()
         histogram.observe(seconds)
+
+    def count_frame(self, kind: str, status: int) -> None:
+        """One frame of a stream was answered."""
+        counter = self._frames.get((kind, status))
+        if counter is None:
+            counter = self._frames[kind, status] = self.frames.labels(kind, str(status))
+        counter.inc()
 
 
 class _Expired(Collector):

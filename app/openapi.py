@@ -9,7 +9,14 @@ from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
 from pydantic.json_schema import models_json_schema
 
-from app import openapi_generate, openapi_gradients, openapi_keys, openapi_protocols, problems
+from app import (
+    openapi_generate,
+    openapi_gradients,
+    openapi_keys,
+    openapi_protocols,
+    openapi_streams,
+    problems,
+)
 from app.schemas import RunRequest, StepRequest
 from app.schemas_answers import ProblemOut, RunAnswer, StepAnswer
 from app.schemas_generate import GenerateAnswer, GenerateRequest, GenerateStep
@@ -206,6 +213,7 @@ def install(app: FastAPI, *, keys: bool = False) -> None:
                 (GenerateAnswer, "serialization"),
                 (GenerateStep, "serialization"),
                 (ProblemOut, "serialization"),
+                *openapi_streams.SCHEMAS,
             ],
             ref_template="#/components/schemas/{model}",
         )
@@ -249,6 +257,7 @@ def install(app: FastAPI, *, keys: bool = False) -> None:
         merged["paths"] = hot | merged["paths"]
         for path, parameters in _OF_MODEL.items():
             merged["paths"] |= _model_operations(path, parameters)
+        merged["paths"] |= openapi_streams.operations(_OF_MODEL, _TIMEOUT, "Models")
         merged["paths"] |= openapi_protocols.operations()
         openapi_protocols.say_errors(merged)
         _say_errors(merged)

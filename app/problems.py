@@ -51,12 +51,25 @@ class Problem(Exception):
 
     def response(self) -> Response:
         """The answer: `type`, `title`, `status`, `detail`, `errors`; `error` for clients that read only that."""
-        faults = tuple([(pointer(where), detail) for where, detail in self.faults])
-        return Response(_body(self.status, self.detail, faults), self.status, self.headers, media_type=MEDIA_TYPE)
+        body = _body(self.status, self.detail, self._pointed)
+        return Response(body, self.status, self.headers, media_type=MEDIA_TYPE)
+
+    @property
+    def content(self) -> dict[str, Any]:
+        """The same members, for an answer that tells more."""
+        return _content(self.status, self.detail, self._pointed)
+
+    @property
+    def _pointed(self) -> tuple[tuple[str, str], ...]:
+        return tuple([(pointer(where), detail) for where, detail in self.faults])
 
 
 @lru_cache(maxsize=64)  # who is turned away from a full queue is told the same as the one before
 def _body(status: int, detail: str, faults: tuple[tuple[str, str], ...]) -> bytes:
+    return orjson.dumps(_content(status, detail, faults))
+
+
+def _content(status: int, detail: str, faults: tuple[tuple[str, str], ...]) -> dict[str, Any]:
     content: dict[str, Any] = {
         "type": "about:blank",
         "title": HTTPStatus(status).phrase,
@@ -66,7 +79,8 @@ def _body(status: int, detail: str, faults: tuple[tuple[str, str], ...]) -> byte
     }
     if faults:
         content["errors"] = [{"pointer": where, "detail": said} for where, said in faults]
-    return orjson.dumps(_encodable(content))
+    encodable: dict[str, Any] = _encodable(content)
+    return encodable
 
 
 def pointer(where: Sequence[str | int]) -> str:

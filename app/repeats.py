@@ -58,9 +58,14 @@ class Repeats:
             return
         places = [_places(part, arrays, used) for part in (fields.get("inputs"), fields.get("lengths"), state)]
         if len(used) == len(arrays):
-            self._known[key] = job.of(_over), places
+            self._known[key] = without_inputs(job), places
             while len(self._known) > MOST:
                 self._known.popitem(last=False)
+
+
+def without_inputs(job: Job) -> Job:
+    """A job that can only be done `again`."""
+    return job.of(_over)
 
 
 def _over() -> Work:

@@ -172,7 +172,7 @@ REPOSITORY_SCHEMAS: dict[str, dict[str, Any]] = {
 }
 
 
-_Request = TypeVar("_Request", bound=NetRequest)
+_Request = TypeVar("_Request", bound=BaseModel)
 
 
 def validated(kind: type[_Request], fields: dict[str, Any]) -> _Request:
@@ -202,7 +202,7 @@ def _check_lists(value: Any, where: tuple[str | int, ...]) -> None:
             _check_lists(item, (*where, k))
 
 
-def _fault(kind: type[NetRequest], fault: Any) -> tuple[tuple[str | int, ...], str]:
+def _fault(kind: type[BaseModel], fault: Any) -> tuple[tuple[str | int, ...], str]:
     """Pydantic's account of a fault as (path, sentence)."""
     # a union's alternatives add their names to the path ("num_units", "int"): keep what is in the request
     where = tuple(part for k, part in enumerate(fault["loc"]) if k == 0 or isinstance(part, int))

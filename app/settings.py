@@ -83,6 +83,10 @@ class Settings(BaseSettings):
     body_seconds: int = Field(
         30, ge=1, description="longest that a body may take to arrive, or a client to read nothing of its answer"
     )
+    max_streams: int = Field(4096, ge=1, description="most open streams; 429 for more")
+    stream_idle_seconds: int = Field(
+        60, ge=1, description="longest that a stream may send nothing, after which it gets its state and is closed"
+    )
     grace_seconds: int = Field(10, ge=1, description="after SIGTERM, time for the requests under way to end")
     state_key: SecretStr | None = Field(
         None,

@@ -9,7 +9,7 @@ from typing import Any, TypeAlias
 
 from app import batches
 from app.problems import Problem
-from app.registry import Registry
+from app.registry import Planner
 from app.registry.models import Version
 from app.schemas import StateRequest
 from app.tokens import Tokens, label_of
@@ -39,7 +39,7 @@ class States:
 
     @classmethod
     def asked(
-        cls, request: StateRequest, where: str, returned: set[str], net: Network, tokens: Tokens, registry: Registry
+        cls, request: StateRequest, where: str, returned: set[str], net: Network, tokens: Tokens, registry: Planner
     ) -> States:
         """Raises a 422 or 404 for a token that is to be for a model that has other states, or is none."""
         as_token, given = request.state_format == "token", getattr(request, where)
@@ -70,7 +70,7 @@ class States:
         digested = {net} if isinstance(self.given, str) else set()
         if self.as_token:
             digested.add(net if self.version is None else self.version.planned(self.dtype))
-        return PER_READ * self._length + sum(map(_seconds_to_digest, digested))
+        return PER_READ * self._length + sum(map(seconds_to_digest, digested))
 
     def begin(self, net: Network, given: Any, rows: int) -> tuple[Any, Finish]:
         """The state that the rows begin with, as the engine takes it, and what finishes the answer.
@@ -112,7 +112,8 @@ def _rows(tree: Any) -> int:
     return len(tree)
 
 
-def _seconds_to_digest(net: Network) -> float:
+def seconds_to_digest(net: Network) -> float:
+    """About how long it takes until it is known whose tokens a net reads and writes."""
     if net.fingerprint.known is not None:
         return 0.0
     embedding = 0 if net.front.embedding is None else net.front.embedding.table.size

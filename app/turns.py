@@ -38,6 +38,14 @@ class Turns:
         (self._to_finish if finishes else self._to_begin).append((future, seconds))
         await future
 
+    def spend(self, seconds: float) -> None:
+        """So much of this turn goes to what does not wait for it: those that do wait get less of it."""
+        if not self._renews:
+            self._renews = True
+            loop = asyncio.get_running_loop()
+            loop.call_soon(self._renew, loop)
+        self._left -= seconds
+
     def _renew(self, loop: asyncio.AbstractEventLoop) -> None:
         """In the next turn."""
         self._left, woken = self._seconds, False

@@ -18,6 +18,9 @@ from rnn_engine.types import Array
 #: Lists and objects beside the arrays, and how deep they may be nested: far from where they cost anything.
 MOST_OTHERS, MOST_DEPTH = 1000, 16
 
+#: All that most frames of a stream say beside their numbers, as most programs write it.
+_INPUTS_ALONE = (b'{"inputs": [0]}', b'{"inputs":[0]}')
+
 
 class Unusual(Exception):
     """This body is for the other way."""
@@ -41,6 +44,8 @@ def split(body: bytes) -> tuple[bytes, list[Array | Ragged]] | None:
 
 def joined(rest: bytes, arrays: Sequence[Array | Ragged], described: Any) -> dict[str, Any]:
     """A request's fields, of what `split` made of it. Raises Unusual."""
+    if rest in _INPUTS_ALONE:
+        return {"inputs": arrays[0]}
     if rest.count(b"[") + rest.count(b"{") > MOST_OTHERS:
         raise Unusual
     try:

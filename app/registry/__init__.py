@@ -7,6 +7,7 @@ from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
+from typing import Protocol
 
 from app import limits
 from app.problems import Problem
@@ -29,6 +30,31 @@ class Plan:
     ready: Callable[[], Network]
     #: The network again, if a request in the same words would still get it, with its weights; else None.
     again: Callable[[], Network | None] = lambda: None
+
+
+class Planner(Protocol):
+    """Who knows which network a request asks for."""
+
+    def plan(self, request: NetRequest, input_size: int | None) -> Plan:
+        """The network that is asked for, so far perhaps without weights. Costs little."""
+
+    def version(self, model: str, where: str = "model") -> Version:
+        """The version that "name" (the newest) or "name:3" means, in the field `where`."""
+
+
+@dataclass(frozen=True)
+class Held:
+    """One version of a model, whatever becomes of it in the registry: every request asks for it."""
+
+    held: Version
+
+    def plan(self, request: NetRequest, input_size: int | None) -> Plan:
+        """The version's network."""
+        return _plan_of(self.held, request, lambda: True)
+
+    def version(self, model: str, where: str = "model") -> Version:
+        """That one."""
+        return self.held
 
 
 class Registry:
@@ -75,23 +101,7 @@ class Registry:
 
     def _of_model(self, request: NetRequest, model: str) -> Plan:
         version = self.version(model)
-        for name in ("weights", "cell_options", "seed"):
-            if name in request.model_fields_set and getattr(request, name) is not None:
-                given = type(request).model_fields[name].alias or name
-                raise Problem(422, f"the model {model!r:.140} has its own `{given}`: leave it out", (given,))
-
-        def with_its_readout(net: Network) -> Network:
-            return net if request.readout is None else net.with_readout(request.readout)
-
-        net = version.planned(request.dtype)
-        check_said(net.layers, request.num_layers, request.num_units, request.bidirectional)
-        planned = with_its_readout(net)
-
-        def again() -> Network | None:
-            same = request.readout is None and self.version(model) is version and net.is_ready and net.is_prepared
-            return net if same else None
-
-        return Plan(planned, lambda: with_its_readout(version.network(request.dtype)), again)
+        return _plan_of(version, request, lambda: self.version(model) is version)
 
     def _kept(self, key: str, net: Network) -> Network | None:
         """A network that was drawn from its seed, if it still is among those that are kept."""
@@ -144,6 +154,26 @@ class Registry:
         )
         limits.check_parameters(self._settings, net)
         return net
+
+
+def _plan_of(version: Version, request: NetRequest, is_meant: Callable[[], bool]) -> Plan:
+    """A plan of a version of a model; `is_meant` tells whether the request's words still mean that version."""
+    for name in ("weights", "cell_options", "seed"):
+        if name in request.model_fields_set and getattr(request, name) is not None:
+            given = type(request).model_fields[name].alias or name
+            raise Problem(422, f"the model {request.model!r:.140} has its own `{given}`: leave it out", (given,))
+
+    def with_its_readout(net: Network) -> Network:
+        return net if request.readout is None else net.with_readout(request.readout)
+
+    net = version.planned(request.dtype)
+    check_said(net.layers, request.num_layers, request.num_units, request.bidirectional)
+    planned = with_its_readout(net)
+
+    def again() -> Network | None:
+        return net if request.readout is None and is_meant() and net.is_ready and net.is_prepared else None
+
+    return Plan(planned, lambda: with_its_readout(version.network(request.dtype)), again)
 
 
 def parse_model(model: str) -> tuple[str, int | None]:

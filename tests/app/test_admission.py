@@ -1,10 +1,11 @@
 """How much may be under way: what is turned away, with which words, and that nothing stays counted."""
 
+import asyncio
 from contextlib import ExitStack
 
 import pytest
 
-from app.admission import Admission
+from app.admission import Admission, Line
 from app.problems import Problem
 from app.settings import MIB, Settings
 from app.work import Job
@@ -212,3 +213,41 @@ def test_a_body_that_is_over_the_limit_alone_is_let_in_where_there_is_nothing_el
         other.add(1)
     alone.end()
     assert at.nbytes == 0
+
+
+# -- who waits for room ------------------------------------------------------------------------------------------------
+
+
+def called(*doings):
+    """Which of three that wait are called by what is done with their line: (what, number)."""
+
+    async def main():
+        line = Line()
+        waiting = [line.join(first=False) for _ in range(3)]
+        for do, number in doings:
+            if do == "leave":
+                waiting[number].cancel()
+            elif do == "again":
+                waiting[number] = line.join(first=True)
+            else:
+                line.call()
+        return [future.done() and not future.cancelled() for future in waiting], line.is_empty
+
+    return asyncio.run(main())
+
+
+def test_who_waits_is_called_in_order():
+    assert called() == ([False, False, False], False)
+    assert called(("call", 1)) == ([True, False, False], False)
+    assert called(*[("call", 1)] * 3) == ([True, True, True], True)
+    assert called(*[("call", 1)] * 4) == ([True, True, True], True)
+
+
+def test_who_has_left_is_not_called():
+    assert called(("leave", 0), ("call", 1)) == ([False, True, False], False)
+    assert called(("leave", 1), ("call", 1), ("call", 1)) == ([True, False, True], True)
+    assert called(("leave", 0), ("leave", 1), ("leave", 2)) == ([False, False, False], True)
+
+
+def test_who_tried_in_vain_is_called_first_again():
+    assert called(("call", 1), ("again", 0), ("call", 1)) == ([True, False, False], False)

@@ -96,3 +96,14 @@ def test_all_else_is_the_transports():
         return [together.get_write_buffer_size() for _ in range(2)]
 
     assert asyncio.run(main()) == [7, 7]
+
+
+def test_a_transport_that_is_taken_over_has_sent_what_was_held_back():
+    async def main():
+        transport = Transport()
+        together = _Together(transport, asyncio.get_running_loop())
+        together.write(HEAD)
+        assert together.bare() is transport
+        return transport.sent
+
+    assert asyncio.run(main()) == [HEAD]

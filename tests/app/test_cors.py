@@ -105,7 +105,7 @@ def test_it_stands_in_front_only_where_it_is_wanted():
         type(create_app(Settings(**given)).build_middleware_stack()).__name__
         for given in ({}, {"cors_origins": PAGE}, {"cors_origins": PAGE, "keys": KEYS})
     ]
-    assert layers == ["HotPaths", "CORSMiddleware", "CORSMiddleware"]
+    assert layers == ["WebSockets", "CORSMiddleware", "CORSMiddleware"]
 
 
 @pytest.mark.parametrize("text", ["page.example", "https://page.example/", "https://", "ftp://a", "*,https://a"])

@@ -36,6 +36,7 @@ NEEDS = {
     ("POST", ANY): ["/v2/repository/index"],
     ("POST", "infer"): [
         *(f"{model}/{call}" for model in ("", *MODELS) for call in ("run", "step", "gradients", "generate")),
+        *(f"{model}/stream" for model in MODELS),
         *(f"{model}/infer" for model in OF_V2),
         *(f"{model}:predict" for model in OF_V1),
     ],
@@ -236,7 +237,7 @@ def test_a_full_queue_is_told_only_to_whoever_has_a_key():
 
 def test_without_keys_nothing_stands_in_front(client):
     layers = [type(create_app(Settings(**given)).build_middleware_stack()).__name__ for given in ({}, {"keys": KEYS})]
-    assert layers == ["HotPaths", "Guard"]
+    assert layers == ["WebSockets", "Guard"]
     assert client.post("/run?key=1", json=RUN, headers={"X-API-Key": "any"}).status_code == 200
 
 

@@ -501,3 +501,14 @@ def test_a_body_of_thousands_of_objects_is_refused_before_it_is_read(monkeypatch
     monkeypatch.setattr(codec.quick_json, "MOST_OTHERS", 5)
     monkeypatch.setattr(codec, "MAX_OBJECTS", 10)
     assert "10 objects" in refused(json.dumps({"a": [{"b": "c"}] * 10}), 413).detail
+
+
+@pytest.mark.parametrize("space", ["", " "])
+@pytest.mark.parametrize("inputs", [[[1.5, 2.0]], [[[1, 2], [3, 4]]], [1.0]])
+def test_inputs_alone_are_read_like_those_among_other_fields(space, inputs):
+    alone = codec.decode(f'{{"inputs":{space}{json.dumps(inputs)}}}'.encode())
+    among = codec.decode(f'{{"inputs":{space}{json.dumps(inputs)}, "seed": 1}}'.encode())
+    assert alone.keys() == {"inputs"}
+    assert alone["inputs"].dtype == among["inputs"].dtype
+    np.testing.assert_array_equal(alone["inputs"], np.array(inputs))
+    np.testing.assert_array_equal(among["inputs"], np.array(inputs))

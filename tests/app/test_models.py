@@ -366,6 +366,8 @@ def test_the_openapi_document_has_every_route_of_the_models(stocked):
         "/models/{name}/versions/{version}/gradients": {"post"},
         "/models/{name}/generate": {"post"},
         "/models/{name}/versions/{version}/generate": {"post"},
+        "/models/{name}/stream": {"post"},
+        "/models/{name}/versions/{version}/stream": {"post"},
     }
     assert {path: set(methods) for path, methods in paths.items() if path.startswith("/models")} == expected
     for path, methods in expected.items():

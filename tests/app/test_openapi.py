@@ -11,6 +11,7 @@ from tests.app.reference import random_weights
 
 METHODS = {"get", "put", "post", "delete", "options", "head", "patch", "trace"}
 PROBLEM = "application/problem+json"
+NDJSON = "application/x-ndjson"
 PROTOCOLS = ("/v1/", "/v2/")
 VERSION = "/versions/{version}"
 
@@ -211,13 +212,13 @@ def test_no_route_documents_fastapis_own_error(schemas):
 # -- examples ----------------------------------------------------------------------------------------------------------
 
 
-def examples(document):
+def examples(document, media_type=JSON):
     return [
         (path, name, example["value"])
         for path, _, operation in operations(document)
         for name, example in operation.get("requestBody", {})
         .get("content", {})
-        .get(JSON, {})
+        .get(media_type, {})
         .get("examples", {})
         .items()
     ]
@@ -299,6 +300,19 @@ def test_every_example_of_generate_runs_as_it_stands_whole_and_step_by_step(clie
 def test_steps_of_generate_are_documented_as_events(document):
     content = document["paths"]["/generate"]["post"]["responses"]["200"]["content"]
     assert set(content) == {JSON, SAFETENSORS, "text/event-stream"}
+
+
+def test_every_example_of_a_stream_runs_and_the_schema_has_what_an_answer_has(client, document, schemas, models):
+    found = examples(document, NDJSON)
+    assert len(found) == 2
+    for path, _, body in found:
+        given = path.replace("{name}", "ids").replace("{version}", str(client.get("/models/ids").json()["version"]))
+        response = client.post(given, content=body, headers={"content-type": NDJSON})
+        answers = [json.loads(line) for line in response.text.splitlines()]
+        assert [set(answer) <= set(schemas["StreamAnswer"]["properties"]) for answer in answers] == [True] * 3
+        assert answers[-1]["steps"] == [3, 3]
+        refused = json.loads(client.post(given, content='{"x": 1}').text.splitlines()[0])
+        assert set(refused) <= set(schemas["StreamAnswer"]["properties"])
 
 
 def test_every_example_of_a_protocol_runs_as_it_stands(client, document, models):

@@ -34,6 +34,8 @@ FIELDS = {
     "max_sequence_bytes": (None, "1000", 1000, "0"),
     "sequence_idle_seconds": (60, "5", 5, "0"),
     "body_seconds": (None, "3", 3, "0"),
+    "max_streams": (4096, "3", 3, "0"),
+    "stream_idle_seconds": (60, "3", 3, "0"),
     "grace_seconds": (None, "3", 3, "0"),
     "state_key": (None, "0123456789abcdef", SecretStr("0123456789abcdef"), "0123456789abcde"),
     "keys_file": (None, "/run/secrets/keys.toml", Path("/run/secrets/keys.toml"), None),

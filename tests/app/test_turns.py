@@ -104,3 +104,15 @@ def test_other_callbacks_have_their_turns_in_between():
         assert done == 300
 
     asyncio.run(main())
+
+
+def test_what_does_not_wait_leaves_less_of_the_turn_to_those_that_do():
+    async def main():
+        turns = Turns(BUDGET)
+        turns.spend(BUDGET)
+        first = at_once(turns, 1.0)
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+        return first, at_once(turns, 1.0)
+
+    assert asyncio.run(main()) == (False, True)
