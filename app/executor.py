@@ -7,7 +7,7 @@ import threading
 import time
 from collections.abc import Awaitable, Callable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, NamedTuple, TypeVar
 
@@ -18,8 +18,10 @@ from app.answers import Content
 from app.compression import Folded
 from app.lane import Lane, too_late
 from app.problems import Problem
+from app.record import Record
 from app.scheduler import Scheduler
 from app.settings import Settings
+from app.tallies import Counts, Distribution
 from app.turns import Turns
 from app.work import Job, Work
 
@@ -49,6 +51,9 @@ WATCH_SECONDS = 0.05
 #: where hundreds wait, hardly any of them leaves.
 WATCHED_A_LOOK = 16
 
+#: Seconds until something is computed of a request, as the metrics tell them apart.
+WAITS = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
+
 _Result = TypeVar("_Result")
 
 
@@ -63,6 +68,28 @@ class Asked:
     timeout: float | None = None  # seconds, as a header says
     gone: Callable[[], Awaitable[Any]] | None = None  # returns once the client has left
     turn: asyncio.Future[None] | None = None  # done when the requests are answered that it must come after
+    record: Record = field(default_factory=Record)
+
+
+class Counted:
+    """What was computed for requests, and what came too late."""
+
+    def __init__(self) -> None:
+        self.steps = self.padding = self.generated = 0
+        self.on_loop = self.in_threads = 0.0  # seconds of computing
+        self.waits, self.late = Distribution(WAITS), Counts()
+
+    def add(self, record: Record, generated: int) -> None:
+        """All steps of a request were computed; so many more it made itself."""
+        self.steps += record.steps + generated
+        self.padding += record.padding
+        self.generated += generated
+        self.waits.add((record.begun - record.whole) / 1e9)
+
+    def miss(self, record: Record) -> None:
+        """A deadline passed before a request was answered."""
+        stages = ("decode", record.understood), ("queue", record.begun), ("compute", record.computed)
+        self.late.add((next((stage for stage, done in stages if not done), "encode"),))
 
 
 class Executor:
@@ -75,6 +102,7 @@ class Executor:
         self._settings = settings
         self.lane = Lane(Scheduler(most_steps=settings.tick_steps or None))
         self.admission = Admission(settings, self.lane.backlog)
+        self.counted = Counted()
         self._watcher, self._turns = _Watcher(), Turns()
         self._lock = threading.Lock()
         self._running = 0  # jobs in threads of the pools
@@ -95,6 +123,15 @@ class Executor:
 
     async def answer(self, asked: Asked) -> Content:
         """Decodes, computes and encodes. Raises a 429 or 503 for what is not taken, a 504 for what is too late."""
+        asked.record.whole = asked.record.whole or time.perf_counter_ns()  # it may be asked for once more
+        try:
+            return await self._answer(asked)
+        except Problem as problem:
+            if problem.status == 504:
+                self.counted.miss(asked.record)
+            raise
+
+    async def _answer(self, asked: Asked) -> Content:
         allowed, arrived = self._settings.timeout_ms / 1000, time.monotonic()
         deadline = arrived + (allowed if asked.timeout is None else min(allowed, asked.timeout))
         with self.admission.request():
@@ -117,26 +154,40 @@ class Executor:
                     work = await self._waited_for(self._short, job.begin, asked, deadline)
                 else:
                     work = job.begin()
+                asked.record.ready = time.perf_counter_ns()
                 del job  # and what it knows
                 return await self._compute(asked, work, to_compute, to_answer, deadline)
 
     async def _compute(self, asked: Asked, work: Work, to_compute: float, to_answer: float, deadline: float) -> Content:
         """The seconds are what it takes to compute all of it, and to write the answer."""
+        record = asked.record
         in_ticks = bool(work.strands) and (work.splits or to_compute <= WHOLE_SECONDS * len(work.strands))
         if in_ticks and (to_compute <= TINY_SECONDS or (to_compute <= ALONE_SECONDS and await self._is_alone())):
+            began = record.begun = time.perf_counter_ns()
             work.unroll()
+            self.counted.on_loop += (time.perf_counter_ns() - began) / 1e9
         elif in_ticks:
             await self._unroll(work, asked, deadline)
         left = 0.0 if in_ticks and not work.failed else to_compute
 
         def finish() -> Content:
-            return asked.encode(work.answer() if in_ticks else work.run())
+            record.begun = record.begun or time.perf_counter_ns()
+            answer = work.answer() if in_ticks else work.run()
+            record.computed = time.perf_counter_ns()
+            content = asked.encode(answer)
+            record.written = time.perf_counter_ns()
+            return content
 
         if left + to_answer > INLINE_SECONDS or work.failed:
             pool = self._pool if left > INLINE_SECONDS else self._short
-            return await self._waited_for(pool, finish, asked, deadline)
-        await self._turn(left + to_answer, finishes=True)
-        return finish()
+            content = await self._waited_for(pool, finish, asked, deadline)
+        else:
+            await self._turn(left + to_answer, finishes=True)
+            content = finish()
+            if left:
+                self.counted.on_loop += (record.computed - record.begun) / 1e9
+        self.counted.add(record, work.generated())
+        return content
 
     async def _is_alone(self) -> bool:
         """Whether no other request is under way, those included that have come in together with this one."""
@@ -157,6 +208,7 @@ class Executor:
         waiting = self.lane.add(work, deadline)
         try:
             await self._until(waiting.done, asked, deadline)
+            asked.record.begun = waiting.begun
         finally:
             if waiting.left:
                 self.lane.remove(waiting)
@@ -179,7 +231,7 @@ class Executor:
         """Work in a thread, which is not begun once its client has left or its deadline has passed."""
         if time.monotonic() >= deadline:
             raise too_late()
-        future = pool.submit(self._counted, work)
+        future = pool.submit(self._timed, work)
         done = asyncio.wrap_future(future)
         self._watcher.begin(done, asked.gone, deadline)
         try:
@@ -204,6 +256,14 @@ class Executor:
                 otherwise()
             raise _stopped() from None
 
+    def _timed(self, work: Callable[[], _Result]) -> _Result:
+        began = time.perf_counter()
+        try:
+            return self._counted(work)
+        finally:
+            with self._lock:
+                self.counted.in_threads += time.perf_counter() - began
+
     def _counted(self, work: Callable[[], _Result]) -> _Result:
         with self._lock:
             self._running += 1
@@ -222,8 +282,12 @@ class Executor:
 
 
 def _understood(asked: Asked) -> Job:
-    body, asked.body = asked.body, b""
-    return asked.understand(body)
+    body, asked.body, record = asked.body, b"", asked.record
+    record.read = time.perf_counter_ns()
+    job = asked.understand(body)
+    record.understood = time.perf_counter_ns()
+    record.model, record.rows, record.steps, record.padding = job.model, job.rows, job.steps, job.padding
+    return job
 
 
 class _Wait(NamedTuple):

@@ -21,7 +21,8 @@ from app.generating import GenerateJobs
 from app.gradients import GradientJobs
 from app.head import HeadMiddleware
 from app.jobs import Jobs
-from app.metrics import Metrics, MetricsMiddleware
+from app.logs import Lines
+from app.metrics import Metrics
 from app.problems import Problem
 from app.protocols.statistics import Statistics
 from app.protocols.v2_sequences import Steps
@@ -32,6 +33,8 @@ from app.routes.endpoint import template_of
 from app.sequences import Sequences
 from app.settings import Settings
 from app.tokens import Tokens
+from app.traces import Traces
+from app.watching import Watched, Watching
 from rnn_engine import kernels, set_kernel, set_threads
 
 #: How often the model folder is looked at, for what other processes did there.
@@ -41,8 +44,13 @@ EXPIRE_SECONDS = 1.0
 log = logging.getLogger("unrolled")
 
 
-def create_app(settings: Settings | None = None) -> FastAPI:
-    """The service with these settings; from the environment where there are none."""
+def create_app(
+    settings: Settings | None = None, *, lines: Lines | None = None, traces: Traces | None = None
+) -> FastAPI:
+    """The service with these settings; from the environment where there are none.
+
+    Requests are told of in `lines`, if there are any, and in `traces`: where there are none, as the settings say.
+    """
     settings = settings or Settings()
     executor = Executor(settings)
     registry = Registry(settings)
@@ -52,6 +60,12 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     metrics.watch(executor.admission)
     steps = Steps(jobs, Sequences(settings, registry.models.serves))
     metrics.watch_sequences(steps.sequences)
+    metrics.watch_engine(executor)
+    metrics.watch_models(registry.models)
+    if lines is not None:
+        metrics.watch_lines(lines)
+    if traces is None and settings.traces:
+        traces = Traces.exported()
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
@@ -75,6 +89,8 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         for task in watching:
             task.cancel()
         await asyncio.wait(watching)
+        if traces is not None:
+            await executor.aside(traces.close)
         executor.shutdown()
 
     app = FastAPI(
@@ -114,15 +130,15 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     openapi.install(app)
     every = (*hot, *protocols, *(route for router in others for route in router.routes))
     app.state.routes = [route for route in every if isinstance(route, Route)]
-    paths = [route.path for route in app.state.routes]
-    app.user_middleware += [Middleware(MetricsMiddleware, metrics, paths), Middleware(HeadMiddleware)]
+    app.user_middleware += [Middleware(HeadMiddleware)]
+    observing = Watching(app.state.routes, [*hot, *protocols], registry.models.knows, metrics, lines, traces)
     framework = app.build_middleware_stack
 
-    app.state.refuse = compute.Refusals(executor.admission, metrics, template_of(protocols))
+    app.state.refuse = compute.Refusals(executor.admission, observing, template_of(protocols))
 
     def stack() -> ASGIApp:
-        behind = compute.HotPaths(framework(), protocols, metrics, template_of(protocols))
-        return compute.HotPaths(behind, hot, metrics)
+        behind = compute.HotPaths(framework(), protocols, template_of(protocols))
+        return Watched(compute.HotPaths(behind, hot), observing)
 
     app.build_middleware_stack = stack  # type: ignore[method-assign]
     return app

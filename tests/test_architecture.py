@@ -117,6 +117,11 @@ FORBIDDEN = [
     ("app.tokens", "app.registry"),
     ("app.tokens", "app.routes"),
     ("app.settings", "app"),
+    ("app.record", "app"),
+    ("app.tallies", "app"),
+    ("app.logs", "app.routes"),
+    ("app.metrics", "app.routes"),
+    ("app.watching", "app.routes"),
 ]
 
 #: Who may make a Network, with all that is under it. The others are handed one.

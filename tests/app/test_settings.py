@@ -37,6 +37,8 @@ FIELDS = {
     "grace_seconds": (None, "3", 3, "0"),
     "state_key": (None, "0123456789abcdef", SecretStr("0123456789abcdef"), "0123456789abcde"),
     "log_level": ("info", "warning", "warning", "loud"),
+    "log_format": ("auto", "json", "json", "xml"),
+    "traces": (False, "0", False, "maybe"),
 }
 NAMES = list(Settings.model_fields)
 
