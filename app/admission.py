@@ -72,7 +72,7 @@ class Admission:
     def check(self) -> None:
         """Raises a 429 where there are too many requests, a 503 at the end."""
         if self.draining:
-            raise Problem(503, "shutting down: no new work is taken")
+            raise Problem(503, "shutting down: no new work is taken", reason="draining")
         if self.is_full:
             raise self._full(f"{self.requests} requests are under way", "queue_requests")
 
@@ -98,7 +98,8 @@ class Admission:
             before = min(before, self._backlog())
             if before and before + job.to_compute > seconds_left:
                 said = f"about {before:.1f} s of work come before this run, which must be done in {seconds_left:.1f} s"
-                raise self._problem(said, "try again later, or allow it more time (timeout_ms)")
+                hint = "try again later, or allow it more time (timeout_ms)"
+                raise self._problem(said, hint, "deadline_unmeetable")
         return Counted(self, 0, job.rows, job.nbytes)
 
     def waiting(self, nbytes: int) -> Counted:
@@ -132,11 +133,13 @@ class Admission:
         allowed = getattr(self._settings, limit)
         if limit == "queue_bytes":
             allowed = f"{allowed / MIB:.0f} MiB"
-        return self._problem(f"{said}; the limit is {allowed} (UNROLLED_{limit.upper()})", "try again later", Full)
+        said = f"{said}; the limit is {allowed} (UNROLLED_{limit.upper()})"
+        return self._problem(said, "try again later", limit, Full)
 
-    def _problem(self, said: str, hint: str, kind: type[Problem] = Problem) -> Problem:
+    def _problem(self, said: str, hint: str, reason: str, kind: type[Problem] = Problem) -> Problem:
         seconds = min(MOST_RETRY, max(1, math.ceil(self.backlog())))
-        return kind(429, f"the queue is full: {said}: {hint}", headers={"Retry-After": str(seconds)})
+        said = f"the queue is full: {said}: {hint}"
+        return kind(429, said, headers={"Retry-After": str(seconds)}, reason=reason)
 
 
 class Arriving:

@@ -109,7 +109,7 @@ def _too_large(limit: int, what: str) -> Problem:
 
 
 def _too_slow(said: str) -> Problem:
-    return Problem(408, f"{said} (UNROLLED_BODY_SECONDS)", headers={"Connection": "close"})
+    return Problem(408, f"{said} (UNROLLED_BODY_SECONDS)", headers={"Connection": "close"}, reason="slow_body")
 
 
 def refuse_compressed(encoding: str | None) -> None:

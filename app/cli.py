@@ -46,11 +46,13 @@ def serve(**flags: str | None) -> None:
     """
     settings = settings_of({name: value for name, value in flags.items() if value is not None})
     startup.check(settings, os.environ)
-    from app.connections import listen  # here, so that --help is quick
+    from app import logs  # here, so that --help is quick
+    from app.connections import listen
     from app.main import create_app
 
-    logging.basicConfig(level=settings.log_level.upper(), format="%(asctime)s %(levelname)s %(name)s: %(message)s")
-    app = create_app(settings)
+    lines = logs.lines(settings)
+    logs.install(lines)
+    app = create_app(settings, lines=lines)
     _allow_many_connections()
     # a thread that has computed waits for the interpreter, at most so long where the event loop is busy
     sys.setswitchinterval(SWITCH_SECONDS)

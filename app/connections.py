@@ -166,7 +166,7 @@ def listen(app: Any, settings: Settings) -> None:
         app,
         host=settings.host,
         port=settings.port,
-        log_level=settings.log_level,
+        log_config=None,  # its lines are the log's like any other
         access_log=False,
         server_header=False,
         proxy_headers=False,  # nothing here looks at whose a connection is

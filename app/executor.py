@@ -8,7 +8,7 @@ import time
 from collections.abc import Awaitable, Callable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, NamedTuple, TypeVar
 
@@ -19,8 +19,10 @@ from app.answers import Content
 from app.compression import Folded
 from app.lane import Lane, too_late
 from app.problems import Problem
+from app.record import Record
 from app.scheduler import Scheduler
 from app.settings import Settings
+from app.tally import Tally
 from app.turns import Turns
 from app.work import Job, Work
 
@@ -52,6 +54,7 @@ WATCH_SECONDS = 0.05
 #: where hundreds wait, hardly any of them leaves.
 WATCHED_A_LOOK = 16
 
+
 _Result = TypeVar("_Result")
 
 
@@ -67,6 +70,7 @@ class Asked:
     gone: Callable[[], Awaitable[Any]] | None = None  # returns once the client has left
     turn: asyncio.Future[None] | None = None  # done when the requests are answered that it must come after
     waits: bool = False  # for room where the queue is full, in the order of those that do, until its deadline
+    record: Record = field(default_factory=Record)
 
 
 class Executor:
@@ -79,6 +83,7 @@ class Executor:
         self._settings = settings
         self.lane = Lane(Scheduler(most_steps=settings.tick_steps or None))
         self.admission = Admission(settings, self.lane.backlog)
+        self.counted = Tally()
         self._watcher, self._turns = _Watcher(), Turns()
         self._lock = threading.Lock()
         self._running = 0  # jobs in threads of the pools
@@ -99,6 +104,15 @@ class Executor:
 
     async def answer(self, asked: Asked) -> Content:
         """Decodes, computes and encodes. Raises a 429 or 503 for what is not taken, a 504 for what is too late."""
+        asked.record.whole = asked.record.whole or time.perf_counter_ns()  # it may be asked for once more
+        try:
+            return await self._answer(asked)
+        except Problem as problem:
+            if problem.status == 504:
+                self.counted.miss(asked.record)
+            raise
+
+    async def _answer(self, asked: Asked) -> Content:
         allowed, arrived = self._settings.timeout_ms / 1000, time.monotonic()
         deadline = arrived + (allowed if asked.timeout is None else min(allowed, asked.timeout))
         if asked.waits and not self.admission.has_room:
@@ -123,6 +137,7 @@ class Executor:
                     work = await self._waited_for(self._short, job.begin, asked, deadline)
                 else:
                     work = job.begin()
+                asked.record.ready = time.perf_counter_ns()
                 del job  # and what it knows
                 return await self._compute(asked, work, to_compute, to_answer, deadline)
 
@@ -143,7 +158,12 @@ class Executor:
             return None
         if not admission.fits(job):
             return None
-        return encode(job.run())
+        began = time.perf_counter()
+        answer = job.run()
+        self.counted.on_loop += time.perf_counter() - began
+        self.counted.steps += job.steps
+        self.counted.padding += job.padding
+        return encode(answer)
 
     async def _wait_for_room(self, asked: Asked, deadline: float) -> None:
         """Until it is this one's turn, and one more request may be under way."""
@@ -188,21 +208,34 @@ class Executor:
 
     async def _compute(self, asked: Asked, work: Work, to_compute: float, to_answer: float, deadline: float) -> Content:
         """The seconds are what it takes to compute all of it, and to write the answer."""
+        record = asked.record
         in_ticks = bool(work.strands) and (work.splits or to_compute <= WHOLE_SECONDS * len(work.strands))
         if in_ticks and (to_compute <= TINY_SECONDS or (to_compute <= ALONE_SECONDS and await self._is_alone())):
+            began = record.begun = time.perf_counter_ns()
             work.unroll()
+            self.counted.on_loop += (time.perf_counter_ns() - began) / 1e9
         elif in_ticks:
             await self._unroll(work, asked, deadline)
         left = 0.0 if in_ticks and not work.failed else to_compute
 
         def finish() -> Content:
-            return asked.encode(work.answer() if in_ticks else work.run())
+            record.begun = record.begun or time.perf_counter_ns()
+            answer = work.answer() if in_ticks else work.run()
+            record.computed = time.perf_counter_ns()
+            content = asked.encode(answer)
+            record.written = time.perf_counter_ns()
+            return content
 
         if left + to_answer > INLINE_SECONDS or work.failed:
             pool = self._pool if left > INLINE_SECONDS else self._short
-            return await self._waited_for(pool, finish, asked, deadline)
-        await self._turn(left + to_answer, finishes=True)
-        return finish()
+            content = await self._waited_for(pool, finish, asked, deadline)
+        else:
+            await self._turn(left + to_answer, finishes=True)
+            content = finish()
+            if left:
+                self.counted.on_loop += (record.computed - record.begun) / 1e9
+        self.counted.add(record, work.generated())
+        return content
 
     async def _is_alone(self) -> bool:
         """Whether no other request is under way, those included that have come in together with this one."""
@@ -223,6 +256,7 @@ class Executor:
         waiting = self.lane.add(work, deadline)
         try:
             await self._until(waiting.done, asked, deadline)
+            asked.record.begun = waiting.begun
         finally:
             if waiting.left:
                 self.lane.remove(waiting)
@@ -245,7 +279,7 @@ class Executor:
         """Work in a thread, which is not begun once its client has left or its deadline has passed."""
         if time.monotonic() >= deadline:
             raise too_late()
-        future = pool.submit(self._counted, work)
+        future = pool.submit(self._timed, work)
         done = asyncio.wrap_future(future)
         self._watcher.begin(done, asked.gone, deadline)
         try:
@@ -270,6 +304,14 @@ class Executor:
                 otherwise()
             raise _stopped() from None
 
+    def _timed(self, work: Callable[[], _Result]) -> _Result:
+        began = time.perf_counter()
+        try:
+            return self._counted(work)
+        finally:
+            with self._lock:
+                self.counted.in_threads += time.perf_counter() - began
+
     def _counted(self, work: Callable[[], _Result]) -> _Result:
         with self._lock:
             self._running += 1
@@ -288,8 +330,12 @@ class Executor:
 
 
 def _understood(asked: Asked) -> Job:
-    body, asked.body = asked.body, b""
-    return asked.understand(body)
+    body, asked.body, record = asked.body, b"", asked.record
+    record.read = time.perf_counter_ns()
+    job = asked.understand(body)
+    record.understood = time.perf_counter_ns()
+    record.model, record.rows, record.steps, record.padding = job.model, job.rows, job.steps, job.padding
+    return job
 
 
 class _Wait(NamedTuple):

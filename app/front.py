@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Sequence
 
 from starlette.middleware.cors import CORSMiddleware
 from starlette.types import ASGIApp, Scope
 
 from app.keyring import Keyring
-from app.metrics import Metrics
 from app.problems import Problem
 from app.rights import key_of
 from app.settings import Settings
@@ -32,13 +30,13 @@ class Front:
         self._settings = settings
         self.keyring = Keyring(settings) if settings.has_keys else None
 
-    def around(self, app: ASGIApp, metrics: Metrics, paths: Sequence[str]) -> ASGIApp:
-        """The application with what stands in front of it. `paths` are those of its routes."""
+    def around(self, app: ASGIApp) -> ASGIApp:
+        """The application with what stands in front of it."""
         if self.keyring is not None:
             from app.guard import Guard  # here, since limits takes as long to import as all of the service
             from app.rates import Limits
 
-            app = Guard(app, self.keyring, Limits(self._settings), metrics, paths)
+            app = Guard(app, self.keyring, Limits(self._settings))
         if self._settings.origins:
             app = CORSMiddleware(
                 app,

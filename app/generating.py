@@ -10,7 +10,7 @@ from app import batches, limits
 from app.batches import Given
 from app.codecs.arrays import Ragged
 from app.feeding import chooses_tokens, feeding
-from app.jobs import PER_FMA, PER_NUMBER, PER_STEP, TEXT_BYTES, described, seconds_to_begin
+from app.jobs import PER_FMA, PER_NUMBER, PER_STEP, TEXT_BYTES, counting, described, seconds_to_begin
 from app.problems import Problem
 from app.registry import Registry
 from app.schemas import validated
@@ -80,7 +80,7 @@ class GenerateJobs:
             def of_generated(generation: Generation) -> Answer:
                 return finish(_answer(ready, feed, returned, generation.state))
 
-            return Work(generation, ready.passes.work, of_generated, at_once)
+            return Work(generation, ready.passes.work, of_generated, at_once, lambda: int(feed.lengths.sum()))
 
         dense = sum(one.parameters for one in net.readout)
         alike = (given.max_time + steps) * len(net.layers) * PER_STEP[net.kernel]
@@ -92,7 +92,8 @@ class GenerateJobs:
         if request.temperature:
             to_begin += rows * (PER_STREAM + steps * PER_DRAW)
         to_answer = numbers * PER_NUMBER[net.dtype.itemsize]
-        return Job(rows, nbytes, to_begin, to_compute, to_answer, timeout, begin)
+        job = Job(rows, nbytes, to_begin, to_compute, to_answer, timeout, begin)
+        return counting(job, request, given.total, given.batch_size * given.max_time)
 
     def _steps(self, request: GenerateRequest) -> int:
         given = [(name, value) for name in ("max_steps", "horizon") if (value := getattr(request, name)) is not None]

@@ -12,7 +12,7 @@ import numpy as np
 from app import batches, limits, packed
 from app.batches import Given
 from app.codecs.arrays import Ragged
-from app.jobs import PER_FMA, PER_NUMBER, PER_STEP, TEXT_BYTES, seconds_to_begin
+from app.jobs import PER_FMA, PER_NUMBER, PER_STEP, TEXT_BYTES, counting, seconds_to_begin
 from app.problems import Problem
 from app.registry import Registry
 from app.schemas import validated
@@ -102,7 +102,8 @@ class GradientJobs:
         timeout = None if request.timeout_ms is None else request.timeout_ms / 1000
         to_answer = numbers * PER_NUMBER[net.dtype.itemsize]
         to_begin = seconds_to_begin(request, net)
-        return Job(rows, nbytes, to_begin, to_compute + states.seconds(net), to_answer, timeout, begin)
+        job = Job(rows, nbytes, to_begin, to_compute + states.seconds(net), to_answer, timeout, begin)
+        return counting(job, request, steps, rows * given.max_time)
 
     def _check_memory(self, net: Network, numbers: int, sizes: tuple[int, int, int], keep: bool, more: int) -> int:
         """Counts the bytes that the stored steps, the way back and the answer take, before any of it is there."""

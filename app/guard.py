@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from app import record
 from app.head import HeadMiddleware
 from app.keyring import Keyring
-from app.metrics import Metrics, MetricsMiddleware
 from app.problems import Problem
 from app.rates import Limits
 from app.rights import is_key, key_of
@@ -17,17 +15,16 @@ from app.rights import is_key, key_of
 #: What a browser offers beside its key, since a key is not to be chosen: it would come back in the answer.
 SUBPROTOCOL = "unrolled"
 
-#: Where a refusal stands in the scope of a request, on its way through the metrics.
+#: Where a refusal stands in the scope of a request, on its way to the answer.
 _REFUSAL = "unrolled.refusal"
 
 
 class Guard:
     """Lets those requests through to the application behind it whose key allows them."""
 
-    def __init__(self, app: ASGIApp, keyring: Keyring, limits: Limits, metrics: Metrics, paths: Sequence[str]) -> None:
-        """`paths` are those of the routes, for the metrics."""
+    def __init__(self, app: ASGIApp, keyring: Keyring, limits: Limits) -> None:
         self._app, self._keyring, self._limits = app, keyring, limits
-        self._refuse = MetricsMiddleware(HeadMiddleware(_answer), metrics, paths)
+        self._refuse = HeadMiddleware(_answer)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "lifespan":
@@ -37,6 +34,7 @@ class Guard:
             key = key_of(scope, self._keyring)
             under_way = None if key is None else self._limits.admit(key)
         except Problem as problem:
+            problem.note(record.of(scope))
             await self._refuse({**scope, _REFUSAL: problem.response()}, receive, send)
             return
         if key is None or under_way is None:

@@ -98,9 +98,10 @@ class Jobs:
             if (ready := plan.again()) is None:
                 return None
             real = net.front.real_lengths(inputs, lengths, time_major=request.time_major)
-            if (batch_size * max_time if real is None else total_of(real)) > total:
+            steps = batch_size * max_time if real is None else total_of(real)
+            if steps > total:
                 return None  # it is dearer
-            return job.of(lambda: begin(ready, inputs, real, state))
+            return job.of(lambda: begin(ready, inputs, real, state), steps)
 
         given_state, sizes = request.initial_state, (total, batch_size, max_time)
         job = self._job(
@@ -166,7 +167,9 @@ class Jobs:
         kernel = "numpy" if "gates" in returned else net.kernel  # which keeps its gates to itself
         to_compute = len(net.layers) * max_time * PER_STEP[kernel] + steps * net.parameters * PER_FMA[kernel]
         timeout = None if request.timeout_ms is None else request.timeout_ms / 1000
-        return Job(rows, nbytes, to_begin, to_compute, numbers * PER_NUMBER[net.dtype.itemsize], timeout, begin)
+        to_answer = numbers * PER_NUMBER[net.dtype.itemsize]
+        job = Job(rows, nbytes, to_begin, to_compute, to_answer, timeout, begin)
+        return counting(job, request, steps, rows * max_time)
 
     def _check_memory(
         self, request: NetRequest, net: Network, returned: set[str], sizes: tuple[int, int, int], more: int
@@ -183,6 +186,13 @@ class Jobs:
         needed = packed + engine + answer + drawn + more
         limits.check_memory(self.settings, needed)
         return numbers, needed
+
+
+def counting(job: Job, request: NetRequest, steps: int, padded: int) -> Job:
+    """The job, which tells its model, its steps, and how many fewer those are than a padded batch has."""
+    job.model = (request.model or "").partition(":")[0]
+    job.steps, job.padding = steps, padded - steps
+    return job
 
 
 def seconds_to_begin(request: NetRequest, net: Network) -> float:

@@ -17,6 +17,7 @@ from queue import SimpleQueue
 
 from app.problems import Problem
 from app.scheduler import Entry, Scheduler, Tick
+from app.tallies import Distribution
 from app.work import Work
 from rnn_engine.generation import FedStrand, advance
 from rnn_engine.unrolling import Saved, Strand
@@ -31,6 +32,8 @@ PER_STEP, PER_MULTIPLICATION = 0.5e-6, 1 / 25e9
 #: than expected a tick may have taken to be believed. What is measured is the thread's own time: neither the wait for
 #: the interpreter, while the event loop is busy, nor for a processor would get shorter with shorter ticks.
 PER_TICK, PER_ENTRY, MOST_SURPRISE = 50e-6, 5e-6, 4.0
+#: Of ticks that are told apart in the metrics.
+ROWS = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024, 2048)
 
 
 @dataclass(eq=False)
@@ -41,6 +44,7 @@ class Waiting:
     done: asyncio.Future[None]
     entries: list[Entry] = field(default_factory=list)
     left: int = 0
+    begun: int = 0  # when its first tick began, in nanoseconds of a clock
 
 
 #: What became of a request: None, or why it cannot be answered.
@@ -58,6 +62,8 @@ class Lane:
         self.busy = False  # whether the thread computes
         self._stopped = False
         self._loop: asyncio.AbstractEventLoop | None = None
+        # for the metrics; one tick ends before the next one begins, in whichever thread
+        self.ticks, self.busy_seconds, self.tick_rows = 0, 0.0, Distribution(ROWS)
 
     def start(self) -> None:
         """Begins, on the event loop that runs."""
@@ -151,7 +157,7 @@ class Lane:
 
     def _compute(self, tick: Tick) -> list[_Outcome]:
         """Computes a tick; which requests are at their end."""
-        began = time.thread_time()
+        began, now = time.thread_time(), self._begin(tick)
         saved: list[Saved] = []
         try:
             strands = _strands(tick.entries)
@@ -167,6 +173,7 @@ class Lane:
         for entry in tick.entries:
             if not entry.owner[1].left:  # sooner than its steps are: what generates may end with any of them
                 entry.steps = 0
+        self.busy_seconds += (time.perf_counter_ns() - now) / 1e9
         with self._lock:
             done = self._scheduler.finish(tick, min(seconds, MOST_SURPRISE * tick.seconds + PER_TICK))
         for entry in done:
@@ -176,6 +183,18 @@ class Lane:
                 waiting.entries = []
                 outcomes.append((waiting, None))
         return outcomes
+
+    def _begin(self, tick: Tick) -> int:
+        """Counts a tick; when it begins, in nanoseconds of a clock."""
+        now, rows = time.perf_counter_ns(), 0
+        for entry in tick.entries:
+            waiting, strand = entry.owner
+            rows += strand.rows
+            if not waiting.begun:
+                waiting.begun = now
+        self.ticks += 1
+        self.tick_rows.add(rows)
+        return now
 
     def _at_fault(self, tick: Tick, saved: Sequence[Saved]) -> list[Entry]:
         """Because of which entries a tick failed, or had something not finite: each takes its steps again, alone."""

@@ -22,7 +22,8 @@ from app.generating import GenerateJobs
 from app.gradients import GradientJobs
 from app.head import HeadMiddleware
 from app.jobs import Jobs
-from app.metrics import Metrics, MetricsMiddleware
+from app.logs import Lines
+from app.metrics import Metrics
 from app.open_streams import OpenStreams
 from app.problems import Problem
 from app.protocols.statistics import Statistics
@@ -34,6 +35,8 @@ from app.routes.endpoint import template_of
 from app.sequences import Sequences
 from app.settings import Settings
 from app.tokens import Tokens
+from app.traces import Traces
+from app.watching import Watched, Watching
 from rnn_engine import kernels, set_kernel, set_threads
 
 #: How often the model folder is looked at, for what other processes did there.
@@ -43,8 +46,13 @@ EXPIRE_SECONDS = 1.0
 log = logging.getLogger("unrolled")
 
 
-def create_app(settings: Settings | None = None) -> FastAPI:
-    """The service with these settings; from the environment where there are none."""
+def create_app(
+    settings: Settings | None = None, *, lines: Lines | None = None, traces: Traces | None = None
+) -> FastAPI:
+    """The service with these settings; from the environment where there are none.
+
+    Requests are told of in `lines`, if there are any, and in `traces`: where there are none, as the settings say.
+    """
     settings = settings or Settings()
     front = Front(settings)
     executor = Executor(settings)
@@ -56,6 +64,12 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     metrics.watch(executor.admission, streams)
     steps = Steps(jobs, Sequences(settings, registry.models.serves))
     metrics.watch_sequences(steps.sequences)
+    metrics.watch_engine(executor)
+    metrics.watch_models(registry.models)
+    if lines is not None:
+        metrics.watch_lines(lines)
+    if traces is None and settings.traces:
+        traces = Traces.exported()
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
@@ -82,6 +96,8 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         for task in watching:
             task.cancel()
         await asyncio.wait(watching)
+        if traces is not None:
+            await executor.aside(traces.close)
         executor.shutdown()
 
     app = FastAPI(
@@ -116,25 +132,25 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         v1.router(registry.models),
     ]
     streaming = stream.Streams(registry.models, tokens, executor, settings, metrics, streams)
-    lines = streaming.routes()
-    app.router.routes.extend([*hot, *protocols, *lines])
+    frames = streaming.routes()
+    app.router.routes.extend([*hot, *protocols, *frames])
     for router in others:
         app.include_router(router)
     app.mount("/static", service.Assets(directory=service.STATIC), name="static")
     openapi.install(app, keys=settings.has_keys)
-    every = (*hot, *protocols, *lines, *(route for router in others for route in router.routes))
+    every = (*hot, *protocols, *frames, *(route for router in others for route in router.routes))
     app.state.routes = [route for route in every if isinstance(route, Route)]
-    paths = [route.path for route in app.state.routes]
-    app.user_middleware += [Middleware(MetricsMiddleware, metrics, paths), Middleware(HeadMiddleware)]
+    app.user_middleware += [Middleware(HeadMiddleware)]
+    observing = Watching(app.state.routes, [*hot, *protocols], registry.models.knows, metrics, lines, traces)
     framework = app.build_middleware_stack
 
     app.state.front = front
-    app.state.refuse = compute.Refusals(executor.admission, metrics, template_of(protocols), passes=front.passes)
+    app.state.refuse = compute.Refusals(executor.admission, observing, template_of(protocols), passes=front.passes)
 
     def stack() -> ASGIApp:
-        behind = compute.HotPaths(framework(), protocols, metrics, template_of(protocols))
-        answering = stream.WebSockets(compute.HotPaths(behind, hot, metrics), streaming)
-        return front.around(answering, metrics, paths)
+        behind = compute.HotPaths(framework(), protocols, template_of(protocols))
+        answering = stream.WebSockets(compute.HotPaths(behind, hot), streaming)
+        return Watched(front.around(answering), observing)
 
     app.build_middleware_stack = stack  # type: ignore[method-assign]
     return app

@@ -2,43 +2,61 @@
 
 from __future__ import annotations
 
-import re
-import time
-from collections.abc import Callable, Iterable, Sequence, Sized
-from typing import Any
+from collections.abc import Callable, Sized
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
-from prometheus_client.core import CounterMetricFamily
-from prometheus_client.registry import Collector
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from prometheus_client import CollectorRegistry, GCCollector, ProcessCollector
 
 from app.admission import Admission
+from app.executor import Executor
+from app.logs import Lines
+from app.registry.models import Models
 from app.sequences import Sequences
+from app.tallies import Collected, Counts, Distribution, Labels
+
+#: Seconds.
+LATENCIES = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
+
+#: Models that are told apart: every one more is a line for each route and status.
+MOST_MODELS = 100
+#: In place of the name of a model that is not registered, or that is one too many.
+OTHER = "other"
 
 
 class Metrics:
-    """What one application has counted."""
+    """What one application has counted. Used from the event loop alone.
+
+    Other parts add what they count themselves: `collected` reads it when it is asked, `registry` takes any collector.
+    """
 
     def __init__(self) -> None:
-        self.registry = CollectorRegistry()
-        self.requests = Counter(
-            "unrolled_requests", "Requests answered", ["route", "method", "status"], registry=self.registry
+        self.registry, self.collected = CollectorRegistry(), Collected()
+        self.registry.register(self.collected)
+        for collector in (ProcessCollector, GCCollector):
+            collector(registry=self.registry)
+        self.active = 0
+        self._requests, self._of_models, self._refusals, self._frames = Counts(), Counts(), Counts(), Counts()
+        self._seconds: dict[Labels, Distribution] = {}
+        self.models: set[str] = set()  # that are told apart
+        self._tell()
+
+    def _tell(self) -> None:
+        tell = self.collected
+        tell.counters("unrolled_requests", "Requests answered", ["route", "method", "status"], lambda: self._requests)
+        tell.counters(
+            "unrolled_model_requests",
+            "Requests of routes that compute, or that name a model",
+            ["route", "model", "status"],
+            lambda: self._of_models,
         )
-        self.seconds = Histogram(
+        tell.histogram(
             "unrolled_request_seconds",
             "Time from a request's headers to the end of its answer",
             ["route"],
-            registry=self.registry,
-            buckets=(0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30),
+            lambda: self._seconds,
         )
-        self.active = Gauge("unrolled_requests_active", "Requests being answered", registry=self.registry)
-        self.frames = Counter(
-            "unrolled_stream_frames", "Frames of streams answered", ["kind", "status"], registry=self.registry
-        )
-        # resolving labels costs more than counting: each set once
-        self._counters: dict[tuple[str, str, int], Any] = {}
-        self._histograms: dict[str, Any] = {}
-        self._frames: dict[tuple[str, int], Any] = {}
+        tell.gauge("unrolled_requests_active", "Requests being answered", lambda: self.active)
+        tell.counters("unrolled_refusals", "Requests turned away unanswered", ["reason"], lambda: self._refusals)
+        tell.counters("unrolled_stream_frames", "Frames of streams answered", ["kind", "status"], lambda: self._frames)
 
     def watch(self, admission: Admission, streams: Sized) -> None:
         """Tells, whenever it is asked, how much is under way."""
@@ -49,85 +67,68 @@ class Metrics:
             ("seconds", "About how long the steps take that wait to be computed"): admission.backlog,
         }
         for (name, meaning), value in gauges.items():
-            Gauge(f"unrolled_queue_{name}", meaning, registry=self.registry).set_function(value)
-        Gauge("unrolled_streams_open", "Open streams", registry=self.registry).set_function(lambda: len(streams))
+            self.collected.gauge(f"unrolled_queue_{name}", meaning, value)
+        self.collected.gauge("unrolled_streams_open", "Open streams", lambda: len(streams))
+
+    def watch_engine(self, executor: Executor) -> None:
+        """Tells what was computed, for how long, and what came too late."""
+        lane, counted, tell = executor.lane, executor.counted, self.collected
+        tell.counter("unrolled_ticks", "Ticks computed", lambda: lane.ticks)
+        tell.histogram("unrolled_tick_rows", "Rows of a tick", [], lambda: {(): lane.tick_rows})
+        tell.histogram(
+            "unrolled_queue_wait_seconds",
+            "Time from a whole request to the first step computed of it",
+            [],
+            lambda: {(): counted.waits},
+        )
+        tell.counter("unrolled_steps", "Time steps computed, of all rows", lambda: counted.steps)
+        tell.counter("unrolled_padding_avoided_steps", "Steps of padding not computed", lambda: counted.padding)
+        tell.counter("unrolled_generated_steps", "Steps generated, of all rows", lambda: counted.generated)
+        tell.counters(
+            "unrolled_engine_busy_seconds",
+            "Time in which something was computed",
+            ["by"],
+            lambda: {("ticks",): lane.busy_seconds, ("loop",): counted.on_loop, ("threads",): counted.in_threads},
+        )
+        tell.counters("unrolled_deadline_misses", "Answers that came too late", ["stage"], lambda: counted.late)
+
+    def watch_models(self, models: Models) -> None:
+        """Tells how many versions there are."""
+        self.collected.gauge("unrolled_models_loaded", "Versions of models that are served", models.count)
+
+    def watch_lines(self, lines: Lines) -> None:
+        """Tells how much of the log was lost."""
+        meaning = "Lines of the log that nobody took in time"
+        self.collected.counter("unrolled_log_lines_dropped", meaning, lambda: lines.dropped)
 
     def watch_sequences(self, sequences: Sequences) -> None:
         """Tells, whenever it is asked, how many sequences there are."""
-        live = Gauge("unrolled_sequences_live", "Sequences whose states are kept", registry=self.registry)
-        live.set_function(lambda: len(sequences))
-        kept = Gauge("unrolled_sequences_bytes", "Memory of the states that are kept", registry=self.registry)
-        kept.set_function(lambda: sequences.nbytes)
-        self.registry.register(_Expired(sequences))
+        gauge, meaning = self.collected.gauge, "Sequences that were over because they were idle for too long"
+        gauge("unrolled_sequences_live", "Sequences whose states are kept", lambda: len(sequences))
+        gauge("unrolled_sequences_bytes", "Memory of the states that are kept", lambda: sequences.nbytes)
+        self.collected.counter("unrolled_sequences_expired", meaning, lambda: sequences.expired)
 
     def count(self, route: str, method: str, status: int, seconds: float) -> None:
         """One request was answered."""
-        counter = self._counters.get((route, method, status))
-        if counter is None:
-            counter = self._counters[route, method, status] = self.requests.labels(route, method, str(status))
-        histogram = self._histograms.get(route)
-        if histogram is None:
-            histogram = self._histograms[route] = self.seconds.labels(route)
-        counter.inc()
-        histogram.observe(seconds)
+        self._requests.add((route, method, status))
+        times = self._seconds.get((route,))
+        if times is None:
+            times = self._seconds[route,] = Distribution(LATENCIES)
+        times.add(seconds)
 
     def count_frame(self, kind: str, status: int) -> None:
         """One frame of a stream was answered."""
-        counter = self._frames.get((kind, status))
-        if counter is None:
-            counter = self._frames[kind, status] = self.frames.labels(kind, str(status))
-        counter.inc()
+        self._frames.add((kind, status))
 
+    def count_model(self, route: str, model: str, status: int) -> None:
+        """One request was answered about a registered model; "" for any other net."""
+        if model and model != OTHER and model not in self.models:
+            if len(self.models) < MOST_MODELS:
+                self.models.add(model)
+            else:
+                model = OTHER
+        self._of_models.add((route, model, status))
 
-class _Expired(Collector):
-    """A counter that is kept elsewhere, which prometheus_client's own cannot be."""
-
-    def __init__(self, sequences: Sequences) -> None:
-        self._sequences = sequences
-
-    def collect(self) -> Iterable[CounterMetricFamily]:
-        meaning = "Sequences that were over because they were idle for too long"
-        yield CounterMetricFamily("unrolled_sequences_expired", meaning, value=self._sequences.expired)
-
-
-class MetricsMiddleware:
-    """Counts every request of the application it wraps. Paths that no route has count as one, so that they stay few."""
-
-    METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "DELETE", "OPTIONS", "PATCH"})
-
-    def __init__(self, app: ASGIApp, metrics: Metrics, paths: Sequence[str]) -> None:
-        self.app = app
-        self._metrics = metrics
-        self._plain = frozenset(path for path in paths if "{" not in path)
-        patterns = sorted({path for path in paths if "{" in path})
-        self._patterns = [(re.compile(re.sub(r"\{\w+\}", "[^/]+", path)), path) for path in patterns]
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http":
-            await self.app(scope, receive, send)
-            return
-        began = time.perf_counter()
-        status = 500
-
-        async def noting_status(message: Message) -> None:
-            nonlocal status
-            if message["type"] == "http.response.start":
-                status = message["status"]
-            await send(message)
-
-        self._metrics.active.inc()
-        try:
-            await self.app(scope, receive, noting_status)
-        finally:
-            self._metrics.active.dec()
-            path, method = scope["path"], scope["method"]
-            self._metrics.count(
-                path if path in self._plain else self._template(path),
-                method if method in self.METHODS else "other",
-                status,
-                time.perf_counter() - began,
-            )
-
-    def _template(self, path: str) -> str:
-        """The route that a path with names in it belongs to: one for all names."""
-        return next((template for pattern, template in self._patterns if pattern.fullmatch(path)), "other")
+    def count_refusal(self, reason: str) -> None:
+        """One request was turned away."""
+        self._refusals.add((reason,))

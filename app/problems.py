@@ -15,6 +15,8 @@ from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 
+from app import record
+from app.record import Record
 from rnn_engine import EngineError
 from rnn_engine.formats.base import FormatError
 
@@ -36,13 +38,21 @@ class Problem(Exception):
         *,
         headers: Mapping[str, str] | None = None,
         more: Sequence[tuple[Sequence[str | int], str]] = (),
+        reason: str = "",
     ) -> None:
+        """`reason` is a word of the metrics, for who is turned away for what others do, or for being slow."""
         detail = detail if len(detail) <= MAX_DETAIL else f"{detail[: MAX_DETAIL - 3]}..."
         super().__init__(detail)
         self.status = status
         self.detail = detail
         self.faults = [(where, detail), *more] if where is not None else list(more)
         self.headers = dict(headers or {})
+        self.reason = reason
+
+    def note(self, record: Record) -> None:
+        """Remembers what of this may be told to others than the client. An error itself knows all that was going on."""
+        record.reason = self.reason
+        record.where = self.faults[0][0] if self.faults else ()
 
     def under(self, *prefix: str | int) -> Problem:
         """The same problem, seen from further outside: its pointers begin with `prefix`."""
@@ -182,6 +192,7 @@ def install(app: FastAPI) -> None:
             allowed = ", ".join(sorted(methods_of(request))) or headers.get("allow", "GET")
             problem.headers = {"Allow": allowed}
             problem.detail = f"{request.url.path} does not answer {request.method}: use {allowed}"
+        problem.note(record.of(request.scope))
         return problem.response()
 
     for kind in (*PROBLEMS, Exception):

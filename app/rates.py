@@ -97,7 +97,7 @@ class Limits:
         most = self._concurrency_limit if key.concurrency_limit is None else key.concurrency_limit
         if 0 < most <= under_way:
             said = f"the key {key.name!r} has {under_way} requests under way; its limit is {most}: wait for one to end"
-            raise Problem(429, said, headers={"Retry-After": "1"})
+            raise Problem(429, said, headers={"Retry-After": "1"}, reason="concurrency_limit")
         rate_limit = key.rate_limit or self._rate_limit
         if rate_limit != NO_LIMIT:
             self._count(key.name, rate_limit)
@@ -112,7 +112,7 @@ class Limits:
             again = self._rates.get_window_stats(late, name).reset_time - self._clock()
             seconds = max(1, math.ceil(again))
             said = f"the key {name!r} asks more often than its limit of {late}: wait for {seconds} s"
-            raise Problem(429, said, headers={"Retry-After": str(seconds)})
+            raise Problem(429, said, headers={"Retry-After": str(seconds)}, reason="rate_limit")
         for one in others:
             self._rates.hit(one, name)
 

@@ -93,7 +93,7 @@ def is_key(text: str) -> bool:
 
 
 def _unauthorized(detail: str, challenge: str) -> Problem:
-    return Problem(401, detail, headers={"WWW-Authenticate": challenge})
+    return Problem(401, detail, headers={"WWW-Authenticate": challenge}, reason="unauthorized")
 
 
 def _refuse_key_in(query: bytes) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 from urllib.parse import urlsplit
@@ -25,6 +26,17 @@ LEAST_KEY = 16
 NO_LIMIT = "none"
 
 # the engine and limits are imported where they are needed, so that --help is quick
+
+
+#: What the extra `otel` installs.
+TRACING = ("opentelemetry.sdk", "opentelemetry.exporter.otlp.proto.http")
+
+
+def _is_installed(package: str) -> bool:
+    try:
+        return find_spec(package) is not None
+    except ModuleNotFoundError:  # a package above it
+        return False
 
 
 def _cores() -> int:
@@ -116,6 +128,12 @@ class Settings(BaseSettings):
     log_level: Literal["critical", "error", "warning", "info", "debug"] = Field(
         "info", description="least level to log"
     )
+    log_format: Literal["auto", "json", "text"] = Field(
+        "auto", description="what the log is written as: auto is text on a terminal, and lines of JSON elsewhere"
+    )
+    traces: bool = Field(
+        False, description="whether traces are sent by OpenTelemetry (the extra otel), as its OTEL_… settings say"
+    )
 
     @field_validator("kernel")
     @classmethod
@@ -127,6 +145,13 @@ class Settings(BaseSettings):
         if kernels.here() is None:
             raise ValueError(f"there is no fused kernel here: {kernels.why_not()}; use auto or numpy")
         return kernel
+
+    @field_validator("traces")
+    @classmethod
+    def _can_be_sent(cls, traces: bool) -> bool:
+        if traces and not all(map(_is_installed, TRACING)):
+            raise ValueError("traces need the extra otel: pip install 'unrolled[otel]'")
+        return traces
 
     @field_validator("state_key")
     @classmethod

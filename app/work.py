@@ -28,10 +28,14 @@ class Work:
         multiplications: int,
         of_unrolled: Callable[[Any], Answer],
         at_once: Callable[[], Answer],
+        generated: Callable[[], int] = int,
     ) -> None:
-        """`multiplications` (with an addition) are those of a time step of a row."""
+        """`multiplications` (with an addition) are those of a time step of a row.
+
+        `generated()` is how many steps the rows made themselves, once they are at their end.
+        """
         self._unrolling, self._of_unrolled, self._at_once = unrolling, of_unrolled, at_once
-        self.multiplications = multiplications
+        self.multiplications, self.generated = multiplications, generated
         self.failed = False  # in a tick: the way for whole batches computes it once more, and says what, and where
         self.strands: Sequence[Strand | FedStrand] = []
         if unrolling is not None:
@@ -80,10 +84,16 @@ class Job:
     #: The job of a request that has other inputs, lengths and states of the same shapes, and is the same otherwise.
     #: None where that no longer means the same net, or it is dearer.
     again: Callable[[Array, Any, Any], Job | None] | None = None
+    model: str = ""  # the registered model that it names
+    steps: int = 0  # that are given, of all rows
+    padding: int = 0  # steps that a padded batch would have beyond those
 
-    def of(self, begin: Callable[[], Work]) -> Job:
-        """The same for other numbers of the same shapes."""
-        return Job(self.rows, self.nbytes, 0.0, self.to_compute, self.to_answer, self.timeout, begin, self.again)
+    def of(self, begin: Callable[[], Work], steps: int | None = None) -> Job:
+        """The same for other numbers of the same shapes, of which so many steps are real: as many, if not told."""
+        steps = self.steps if steps is None else steps
+        padding = self.padding + self.steps - steps
+        told = self.rows, self.nbytes, 0.0, self.to_compute, self.to_answer, self.timeout
+        return Job(*told, begin, self.again, self.model, steps, padding)
 
     @property
     def seconds(self) -> float:

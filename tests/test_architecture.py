@@ -130,6 +130,11 @@ FORBIDDEN = [
     ("app.guard", "app.routes"),
     ("app.front", "app.routes"),
     ("app.startup", "app.problems"),
+    ("app.record", "app"),
+    ("app.tallies", "app"),
+    ("app.logs", "app.routes"),
+    ("app.metrics", "app.routes"),
+    ("app.watching", "app.routes"),
 ]
 
 #: Who may make a Network, with all that is under it. The others are handed one.

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
-from app.protocols.exchange import Exchange
+from app.record import Record
 from app.registry.models import Version
 
 #: All that is timed. Without a response cache nothing is ever counted under the two of it.
@@ -63,20 +63,20 @@ class Statistics:
     def __init__(self) -> None:
         self._counts: dict[tuple[str, int], _Counts] = {}
 
-    def count(self, exchange: Exchange, *, failed: bool) -> None:
+    def count(self, version: Version, times: Record, *, failed: bool) -> None:
         """A request was answered."""
-        times, now = exchange.times, time.perf_counter_ns()
-        counts = self._of(exchange.version)
+        now = time.perf_counter_ns()
+        counts = self._of(version)
         if failed:
             counts.durations["fail"].add(now - times.arrived)
             return
-        counts.inferences += exchange.rows
+        counts.inferences += times.rows
         counts.last = time.time_ns() // 1_000_000
         counts.durations["success"].add(now - times.arrived)
-        counts.durations["queue"].add(times.read - times.arrived + times.begun - times.understood)
-        batches = counts.batches.setdefault(exchange.rows, _durations(OF_BATCHES))
+        counts.durations["queue"].add(times.read - times.arrived + times.begun - times.ready)
+        batches = counts.batches.setdefault(times.rows, _durations(OF_BATCHES))
         for name, ns in (
-            ("compute_input", times.understood - times.read),
+            ("compute_input", times.ready - times.read),
             ("compute_infer", times.computed - times.begun),
             ("compute_output", times.written - times.computed),
         ):

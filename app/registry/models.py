@@ -210,6 +210,14 @@ class Models:
         names = sorted(self._versions) if name is None else [name]
         return [version for one in names for version in self._versions.get(one, {}).values()]
 
+    def count(self) -> int:
+        """How many versions are loaded."""
+        return sum(len(some) for some in list(self._versions.values()))
+
+    def knows(self, name: str) -> bool:
+        """Whether a model of this name is loaded, or was not to be loaded."""
+        return name in self._versions or name in self._failed or name in self._unloaded
+
     def _unknown(self, name: str, number: int | None) -> Problem:
         tables: tuple[Mapping[str, Mapping[int, Any]], ...] = (self._versions, self._failed)
         every: dict[str, list[int]] = {}

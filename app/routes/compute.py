@@ -6,9 +6,7 @@ answers them without what the framework does around every route, which would tak
 
 from __future__ import annotations
 
-import logging
 import re
-import time
 from collections.abc import Callable
 from functools import partial
 from typing import Any, Protocol, cast
@@ -17,7 +15,7 @@ from starlette.responses import Response
 from starlette.routing import Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from app import answers, compression
+from app import answers, compression, record
 from app.admission import Admission
 from app.answers import Content
 from app.bodies import unpacked
@@ -26,14 +24,13 @@ from app.codecs import DEFAULT, Codec, codec_of_answer, codec_of_body
 from app.executor import Asked, Executor
 from app.gradients import GradientJobs
 from app.jobs import Jobs
-from app.metrics import Metrics
 from app.problems import Problem, problem_of
+from app.record import Record
 from app.repeats import Repeats
 from app.routes.models import version_number
 from app.settings import Settings
+from app.watching import Watching, refused
 from app.work import Job
-
-log = logging.getLogger("unrolled")
 
 _MODEL = re.compile(r"/models/([^/]+)(?:/versions/([^/]+))?/(run|step|gradients|generate)")
 
@@ -93,6 +90,7 @@ async def read(
         answers.writer(writer, asked_for),
         timeout_of(headers.get(b"x-timeout-ms")),
         partial(gone, receive),
+        record=record.of(scope),
     )
 
 
@@ -118,11 +116,9 @@ def routes_of(name: str, endpoint: ASGIApp) -> list[Route]:
 class HotPaths:
     """Answers those routes itself, and leaves all else to the application behind it."""
 
-    def __init__(
-        self, app: ASGIApp, hot: list[Route], metrics: Metrics, template: Callable[[str], str | None] | None = None
-    ) -> None:
+    def __init__(self, app: ASGIApp, hot: list[Route], template: Callable[[str], str | None] | None = None) -> None:
         """`template` tells which of the routes a path belongs to, if any."""
-        self._app, self._metrics, self._template = app, metrics, template or _template
+        self._app, self._template = app, template or _template
         self._endpoints = {route.path: cast(Hot, route.endpoint) for route in hot}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -131,23 +127,25 @@ class HotPaths:
         if endpoint is None or template is None:
             await self._app(scope, receive, send)
             return
-        began, status = time.perf_counter(), 500
-        self._metrics.active.inc()
+        begun = False
         try:
             content = await endpoint.answer(scope, receive)
-            status = 200
+            begun = True
             await content.send(send)
         except Exception as error:
-            if status == 200:  # the answer has begun
+            if begun:
                 raise
-            answer = problem_of(error).response()  # and no name for it: its traceback knows this call, and its arrays
-            status = answer.status_code
-            if status == 500:
-                log.exception("POST %s failed", scope["path"])
+            # and no name for the problem: its traceback knows this call, and its arrays
+            answer = _noted(error, record.of(scope)).response()
             await answer(scope, receive, send)
-        finally:
-            self._metrics.active.dec()
-            self._metrics.count(template, "POST", status, time.perf_counter() - began)
+
+
+def _noted(error: Exception, record: Record) -> Problem:
+    problem = problem_of(error)
+    problem.note(record)
+    if problem.status == 500:
+        record.failed(error)
+    return problem
 
 
 class Refusals:
@@ -156,25 +154,23 @@ class Refusals:
     def __init__(
         self,
         admission: Admission,
-        metrics: Metrics,
+        watching: Watching,
         *templates: Callable[[str], str | None],
         passes: Callable[[Scope], bool] = lambda scope: True,
     ) -> None:
         """`passes` tells whose turn it is: what stands in front of these routes answers the others itself."""
-        self._admission, self._metrics, self._templates = admission, metrics, (_template, *templates)
+        self._admission, self._watching, self._templates = admission, watching, (_template, *templates)
         self._passes = passes
 
     def __call__(self, scope: Scope) -> Response | None:
         if not self._admission.is_full or scope["method"] != "POST":
             return None
-        found = (template for of in self._templates if (template := of(scope["path"])) is not None)
-        if (template := next(found, None)) is None or not self._passes(scope):
+        if all(template(scope["path"]) is None for template in self._templates) or not self._passes(scope):
             return None
         try:
             self._admission.check()
         except Problem as problem:
-            self._metrics.count(template, "POST", problem.status, 0.0)
-            return problem.response()
+            return refused(self._watching, scope, problem.response(), problem.reason)
         return None
 
 

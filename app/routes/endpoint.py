@@ -11,7 +11,7 @@ from typing import TypeAlias
 from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
 
-from app import compression
+from app import compression, record
 from app.answers import Content
 from app.bodies import unpacked
 from app.clients import gone, timeout_of
@@ -19,6 +19,7 @@ from app.executor import Asked, Executor
 from app.problems import PROTOCOLS, Problem, of_protocol
 from app.protocols.exchange import Exchange, Unplaced
 from app.protocols.statistics import Statistics
+from app.record import Record
 from app.settings import Settings
 
 Headers: TypeAlias = Mapping[bytes, str]
@@ -57,15 +58,18 @@ class Endpoint:
         check_media_type(headers)
         found = next(found for pattern in self._patterns if (found := pattern.match(scope["path"])))
         exchange = self._begin(found.groupdict(), headers)
+        times = record.of(scope)
         try:
-            content = await self._computed(exchange, scope, headers, receive)
+            content = await self._computed(exchange, scope, headers, receive, times)
         except Exception as error:
-            self._statistics.count(exchange, failed=True)
+            self._statistics.count(exchange.version, times, failed=True)
             raise of_protocol(error) from None
-        self._statistics.count(exchange, failed=False)
+        self._statistics.count(exchange.version, times, failed=False)
         return content
 
-    async def _computed(self, exchange: Exchange, scope: Scope, headers: Headers, receive: Receive) -> Content:
+    async def _computed(
+        self, exchange: Exchange, scope: Scope, headers: Headers, receive: Receive, times: Record
+    ) -> Content:
         wanted = compression.of_answer(headers.get(b"accept-encoding"))
 
         def encode(tree: Mapping[str, object]) -> Content:
@@ -78,6 +82,7 @@ class Endpoint:
             encode,
             timeout_of(headers.get(b"x-timeout-ms")),
             partial(gone, receive),
+            record=times,
         )
         folded = asked.body if isinstance(asked.body, compression.Folded) else None
         try:

@@ -8,7 +8,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -75,14 +75,17 @@ class Client:
 
 
 @contextmanager
-def service(**settings: Any) -> Iterator[Client]:
-    """A client of an application with these settings; its models stand in a folder of its own, unless one is given."""
-    with tempfile.TemporaryDirectory() as folder, Client(_application(folder, settings)) as client:
+def service(parts: Mapping[str, Any] | None = None, **settings: Any) -> Iterator[Client]:
+    """A client of an application with these settings; its models stand in a folder of its own, unless one is given.
+
+    `parts` are handed to the application: its log, its traces.
+    """
+    with tempfile.TemporaryDirectory() as folder, Client(_application(folder, settings, parts or {})) as client:
         yield client
 
 
-def _application(folder: str, settings: dict[str, Any]) -> FastAPI:
-    return create_app(Settings(**{"models": Path(folder) / "models"} | settings))
+def _application(folder: str, settings: dict[str, Any], parts: Mapping[str, Any]) -> FastAPI:
+    return create_app(Settings(**{"models": Path(folder) / "models"} | settings), **parts)
 
 
 def array(given: dict[str, Any]) -> np.ndarray:

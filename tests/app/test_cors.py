@@ -102,7 +102,7 @@ def test_a_full_queue_lets_a_page_read_why(open_to_page):
 
 def test_it_stands_in_front_only_where_it_is_wanted():
     layers = [
-        type(create_app(Settings(**given)).build_middleware_stack()).__name__
+        type(create_app(Settings(**given)).build_middleware_stack()._app).__name__
         for given in ({}, {"cors_origins": PAGE}, {"cors_origins": PAGE, "keys": KEYS})
     ]
     assert layers == ["WebSockets", "CORSMiddleware", "CORSMiddleware"]

@@ -201,7 +201,7 @@ def asked(app, scope):
 
 @pytest.fixture(scope="module")
 def stack():
-    return create_app(Settings(keys=KEYS)).build_middleware_stack()
+    return create_app(Settings(keys=KEYS)).build_middleware_stack()._app  # what is watched
 
 
 @pytest.mark.parametrize(
@@ -236,7 +236,9 @@ def test_a_full_queue_is_told_only_to_whoever_has_a_key():
 
 
 def test_without_keys_nothing_stands_in_front(client):
-    layers = [type(create_app(Settings(**given)).build_middleware_stack()).__name__ for given in ({}, {"keys": KEYS})]
+    layers = [
+        type(create_app(Settings(**given)).build_middleware_stack()._app).__name__ for given in ({}, {"keys": KEYS})
+    ]
     assert layers == ["WebSockets", "Guard"]
     assert client.post("/run?key=1", json=RUN, headers={"X-API-Key": "any"}).status_code == 200
 
@@ -291,7 +293,7 @@ def test_where_a_server_knows_no_such_answer_the_websocket_is_closed(stack):
 def accepted(offers):
     """What the application sees of a WebSocket that offers these, and what is accepted; or the refusal."""
     app, seen, sent = create_app(Settings(keys=KEYS)), [], []
-    guard = app.build_middleware_stack()
+    guard = app.build_middleware_stack()._app
 
     async def behind(scope, receive, send):
         seen.append(scope["subprotocols"])

@@ -45,6 +45,8 @@ FIELDS = {
     "concurrency_limit": (None, "3", 3, "0"),
     "cors_origins": (None, "https://a.example", "https://a.example", "a.example"),
     "log_level": ("info", "warning", "warning", "loud"),
+    "log_format": ("auto", "json", "json", "xml"),
+    "traces": (False, "0", False, "maybe"),
 }
 NAMES = list(Settings.model_fields)
 #: Settings that are none where nothing is said.
