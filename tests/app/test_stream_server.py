@@ -59,7 +59,9 @@ def running(folder, **settings):
 
 def open_(server, path="/models/net/stream", **more):
     url = f"ws://127.0.0.1:{server.port}{path}"
-    return connect(url, compression=None, open_timeout=PATIENCE, close_timeout=PATIENCE, max_size=None, **more)
+    return connect(
+        url, compression=None, ping_interval=None, open_timeout=PATIENCE, close_timeout=PATIENCE, max_size=None, **more
+    )
 
 
 def asked(ws, **fields):

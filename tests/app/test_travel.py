@@ -64,7 +64,7 @@ def by_steps(server, inputs, state):
 
 def by_stream(server, inputs, state):
     outputs = []
-    with connect(f"ws://127.0.0.1:{server.port}/models/net/stream", compression=None, max_size=None) as stream:
+    with connect(f"ws://127.0.0.1:{server.port}/models/net/stream", compression=None, ping_interval=None) as stream:
         for k in range(inputs.shape[1]):
             first = {"initial_state": state, "state_format": "token"} if k == 0 else {}
             stream.send(json.dumps({"inputs": inputs[:, k : k + 1].tolist()} | first))
