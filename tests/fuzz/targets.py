@@ -332,6 +332,10 @@ def in_files(change: Bytes) -> Callable[[Files, random.Random], Files]:
     return changed
 
 
+#: In which the HDF5 library must have read a file; a service gives it more.
+HDF5_SECONDS = 5.0
+
+
 class Forked:
     """In place of `subprocess` in hdf5.py: its process begins as a copy of this one, which has loaded h5py already.
 
@@ -370,7 +374,7 @@ def understood(_: Client, files: Files) -> bool:
         for name, path in paths.items():
             path.write_bytes(files.contents[name])
         try:
-            with mock.patch.object(hdf5, "subprocess", Forked):
+            with mock.patch.object(hdf5, "subprocess", Forked), mock.patch.object(hdf5, "_TIMEOUT", HDF5_SECONDS):
                 Network.from_blueprint(read(paths, files.config))
         except EngineError as error:
             # what a reader did not expect is told as its file's fault; here it counts
