@@ -79,7 +79,10 @@ class Load:
         try:
             answer.read()
         except (OSError, http.client.HTTPException):
+            connection.close()
             return "lost", False
+        finally:
+            answer.close()
         return str(answer.status), answer.status == 200
 
 
