@@ -89,7 +89,7 @@ def dripping(server: Server, clients: int) -> Iterator[Callable[[], int]]:
 
 def slow(quick: bool) -> str:
     """500 clients send a byte a second: the latencies of others beside what they are without them."""
-    seconds = 4.0 if quick else 10.0
+    seconds = 2.0 if quick else 10.0
     with Server() as server:
         latencies(server, 1.0)
         before = latencies(server, seconds)
