@@ -322,6 +322,7 @@ _OWN_ERRORS = {
     ("/readyz", "get"): {503: "Not ready"},
     ("/models/{name}", "put"): {
         400: "A body or file that is broken",
+        408: "The upload did not come in time",
         409: "Where file names have no case: the name differs only in case from another model's",
         413: "The upload is over the limit",
         415: "Not multipart/form-data",

@@ -19,8 +19,9 @@ TAGS = [
     },
 ]
 
-_ERRORS = {
+_MEANINGS = {
     400: "What does not parse or does not fit",
+    403: "Files of a model's own, which PUT /models/{name} takes",
     404: "No such model, version or label",
     408: "The body did not come in time",
     413: "The body, what it unpacks to, or the memory that the run would take, is over the limit",
@@ -31,8 +32,16 @@ _ERRORS = {
     503: "The model is unloaded or does not load, or the service is shutting down",
     504: "The deadline passed",
 }
+_ERRORS = [status for status in _MEANINGS if status != 403]
 #: Of the routes that compute nothing.
 _SHORT = (400, 404, 503)
+#: Of those that read a body and compute nothing, and of the probe.
+_MORE = {
+    "/v2/health/ready": (503,),
+    "/v2/repository/index": (400, 408, 413, 415),
+    "/v2/repository/models/{name}/load": (403, 408, 413, 415),
+    "/v2/repository/models/{name}/unload": (408, 413, 415),
+}
 
 _PARAMETERS = {
     "name": {"type": "string", "pattern": "^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$"},
@@ -235,7 +244,7 @@ def _parameter(name: str) -> dict[str, Any]:
 
 def _error(status: int) -> dict[str, Any]:
     schema = {"$ref": "#/components/schemas/ProblemOut"}
-    return {"description": _ERRORS[status], "content": {MEDIA_TYPE: {"schema": schema}}}
+    return {"description": _MEANINGS[status], "content": {MEDIA_TYPE: {"schema": schema}}}
 
 
 def say_errors(document: dict[str, Any]) -> None:
@@ -247,6 +256,7 @@ def say_errors(document: dict[str, Any]) -> None:
             if "422" in operation["responses"]:
                 del operation["responses"]["422"]
                 operation["responses"] |= {str(status): _error(status) for status in _SHORT}
+            operation["responses"] |= {str(status): _error(status) for status in _MORE.get(path, ())}
             operation["parameters"] = [
                 _parameter(one["name"]) if one["in"] == "path" else one for one in operation.get("parameters", [])
             ]

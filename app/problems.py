@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache
 from http import HTTPStatus
@@ -57,6 +58,12 @@ class Problem(Exception):
     def under(self, *prefix: str | int) -> Problem:
         """The same problem, seen from further outside: its pointers begin with `prefix`."""
         self.faults = [((*prefix, *where), detail) for where, detail in self.faults] or [(prefix, self.detail)]
+        return self
+
+    def saying(self, old: str, new: str) -> Problem:
+        """The same problem with other words in place of some."""
+        self.detail = self.detail.replace(old, new)
+        self.faults = [(where, detail.replace(old, new)) for where, detail in self.faults]
         return self
 
     def response(self) -> Response:
@@ -171,9 +178,17 @@ def of_protocol(error: Exception) -> Exception:
 
 
 def methods_of(request: Request) -> set[str]:
-    """What the path of a request answers, over all the routes that have it: `app.state.routes`."""
+    """What the path of a request answers, over all the routes that have it: `app.state.routes`.
+
+    Where it could be of several patterns, it is of the one that says the most: …/net:predict is no model's name.
+    """
     there = [route for route in request.app.state.routes if route.path_regex.match(request.url.path)]
-    return {method for route in there for method in route.methods or ()}
+    said = [len(_PARAMETER.sub("", route.path)) for route in there]
+    closest = [route for route, length in zip(there, said, strict=True) if length == max(said)]
+    return {method for route in closest for method in route.methods or ()}
+
+
+_PARAMETER = re.compile(r"{[^}]*}")
 
 
 def install(app: FastAPI) -> None:

@@ -198,7 +198,7 @@ class Passes:
 def _in_one_piece(array: Array, dtype: np.dtype[Any]) -> Array:
     if array.dtype == dtype and array.flags.c_contiguous and array.flags.aligned:
         return array
-    with np.errstate(over="ignore"):  # an infinite number is noticed by the kernel
+    with np.errstate(over="ignore", invalid="ignore"):  # what is not finite is noticed by the kernel
         return array.astype(dtype, order="C")
 
 

@@ -331,3 +331,25 @@ def test_every_public_function_and_class_has_a_docstring(module):
         if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)) and not node.name.startswith("_")
     ]
     assert [f"{node.name}, line {node.lineno}" for node in public if ast.get_docstring(node) is None] == []
+
+
+#: Who may ask what time of day it is, and what for.
+ASKS_THE_WALL_CLOCK = {
+    "app/registry/store.py",  # how old a file is, by the times that its file system gives it
+    "app/registry/imports.py",  # when a model was registered
+    "app/protocols/statistics.py",  # when a model was last asked
+}
+
+
+def test_durations_are_not_measured_on_a_clock_that_jumps():
+    """time.time() and datetime.now() go back or ahead when somebody sets the clock; time.monotonic() does not."""
+    asking = set()
+    for path in [*ROOT.glob("app/**/*.py"), *ROOT.glob("rnn_engine/**/*.py")]:
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            wall = isinstance(node, ast.Attribute) and node.attr in ("time", "time_ns", "now", "utcnow", "today")
+            imported = isinstance(node, ast.ImportFrom) and node.module == "time"
+            if imported and {name.name for name in node.names} & {"time", "time_ns"}:
+                asking.add(path.relative_to(ROOT).as_posix())
+            if wall and isinstance(node.value, ast.Name) and node.value.id in ("time", "datetime", "date"):
+                asking.add(path.relative_to(ROOT).as_posix())
+    assert asking == ASKS_THE_WALL_CLOCK

@@ -119,7 +119,7 @@ class _Reader:
         # not items(), for which simdjson makes Python lists of everything
         out = {key: self.read(given[key], (*where, key)) for key in keys}
         self.keys += len(out)
-        return described(out, where) if "values" in out and out.keys() <= {"shape", "dtype", "values"} else out
+        return described(out, where) if where and "values" in out and out.keys() <= quick_json.DESCRIBED else out
 
     def read_list(self, given: Any, where: Path) -> Any:
         """An array, if there are numbers in the list, or nothing at all; else a list of values."""

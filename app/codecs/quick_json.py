@@ -17,6 +17,8 @@ from rnn_engine.types import Array
 
 #: Lists and objects beside the arrays, and how deep they may be nested: far from where they cost anything.
 MOST_OTHERS, MOST_DEPTH = 1000, 16
+#: The fields of an array that tells its shape.
+DESCRIBED = {"shape", "dtype", "values"}
 
 #: All that most frames of a stream say beside their numbers, as most programs write it.
 _INPUTS_ALONE = (b'{"inputs": [0]}', b'{"inputs":[0]}')
@@ -86,7 +88,8 @@ class _Reader:
         if type(value) is dict:
             self.keys += len(value)
             out = {key: self.read(item, (*where, key)) for key, item in value.items()}
-            return self._described(out, where) if "values" in out and out.keys() <= _DESCRIBED else out
+            # the request itself is no array
+            return self._described(out, where) if where and "values" in out and out.keys() <= DESCRIBED else out
         if type(value) is not list:
             return value
         if len(value) == 1 and type(value[0]) is int:
@@ -96,5 +99,4 @@ class _Reader:
         return [self.read(item, (*where, k)) for k, item in enumerate(value)]
 
 
-_DESCRIBED = {"shape", "dtype", "values"}
 _ODD = (int, float, list)

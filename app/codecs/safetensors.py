@@ -15,7 +15,7 @@ import orjson
 from app.codecs.arrays import Ragged
 from app.codecs.json import decode as decode_json
 from app.problems import Problem
-from rnn_engine.formats.base import FormatError
+from rnn_engine.formats.base import FormatError, is_text
 from rnn_engine.formats.safetensors import laid_out, parse
 from rnn_engine.types import BFLOAT16, Array, as_float
 
@@ -26,6 +26,9 @@ def decode(body: bytes) -> dict[str, Any]:
         metadata, tensors = parse(body)
     except FormatError as error:
         raise Problem(400, f"the body is {error.detail}") from None
+    for name in tensors:
+        if not is_text(name):
+            raise Problem(400, f"the name {name!r:.80} of a tensor is no text: half of a surrogate pair stands in it")
     fields = decode_json(metadata["request"].encode("utf-8", "replace")) if "request" in metadata else {}
     return with_tensors(fields, tensors)
 

@@ -23,8 +23,7 @@ def read(body: bytes, fields: Sequence[str], example: str) -> dict[str, Any]:
     try:
         request = json.decode(body)
     except Problem as problem:
-        problem.detail = problem.detail.replace('{"cell": …, "inputs": …}', example)
-        raise
+        raise problem.saying('{"cell": …, "inputs": …}', example) from None
     for name in request.keys() - set(fields):
         raise Problem(400, f"unknown field {shown(name)}: {nearest(name, fields)}", (name,))
     return request

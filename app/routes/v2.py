@@ -136,6 +136,7 @@ def _repository(routes: APIRouter, models: Models, executor: Executor, settings:
     @routes.post(
         "/v2/repository/models/{name}/load",
         summary="Serve a model that was unloaded",
+        response_class=Response,
         openapi_extra=REPOSITORY_SCHEMAS["load"],
     )
     async def load(name: str, request: Request) -> Response:
@@ -147,6 +148,7 @@ def _repository(routes: APIRouter, models: Models, executor: Executor, settings:
     @routes.post(
         "/v2/repository/models/{name}/unload",
         summary="Serve a model no longer: 503 on all its routes until it is loaded",
+        response_class=Response,
         openapi_extra=REPOSITORY_SCHEMAS["unload"],
     )
     async def unload(name: str, request: Request) -> Response:

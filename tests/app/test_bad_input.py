@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.app.client import array, listed, problem, resolves
+from tests.app.client import array, listed, pointers, problem, resolves
 from tests.app.reference import random_weights
 
 X = [[[0.5, -1.0], [1.0, 0.25], [2.0, 0.0]], [[0.0, 1.0], [0.75, 0.5], [0.25, 1.5]]]  # batch 2, max time 3, 2 features
@@ -487,3 +487,11 @@ def test_no_damage_to_the_bytes_of_a_good_request_is_more_than_a_4xx(client, dat
             | st.sampled_from([b"[", b"]", b"{", b"}", b",", b":", b'"', b"1e", b"-", b"NaN", b"\\u"])
         )
     assert_answered(client, "/run", bytes(body))
+
+
+@pytest.mark.parametrize("path", ["/run", "/step", "/gradients", "/generate"])
+@pytest.mark.parametrize(
+    "body", [{"values": [1.5]}, {"shape": [1], "values": [1]}, {"values": [[0.5]], "dtype": "float32"}]
+)
+def test_an_array_in_place_of_a_request_has_fields_that_nobody_knows(client, path, body):
+    assert "/values" in pointers(client.refusal(path, **body))

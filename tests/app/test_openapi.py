@@ -201,8 +201,28 @@ def test_every_status_that_occurs_is_documented(client, document, path):
             assert list(response["content"]) == [PROBLEM]
 
 
-def test_readiness_documents_its_503(document):
-    assert PROBLEM in document["paths"]["/readyz"]["get"]["responses"]["503"]["content"]
+@pytest.mark.parametrize("path", ["/readyz", "/v2/health/ready"])
+def test_readiness_documents_its_503(document, path):
+    assert PROBLEM in document["paths"][path]["get"]["responses"]["503"]["content"]
+
+
+@pytest.mark.parametrize("body", [b"{", b"x" * 100_000], ids=["broken", "large"])
+@pytest.mark.parametrize("headers", [{}, {"content-encoding": "br"}], ids=["plain", "in an unknown encoding"])
+@pytest.mark.parametrize("do", ["index", "models/{name}/load", "models/{name}/unload"])
+def test_what_the_model_repository_refuses_is_documented(client, document, do, headers, body):
+    path = f"/v2/repository/{do}"
+    got = client.post(path.format(name="net"), content=body, headers=headers)
+    assert got.status_code in (400, 413, 415)
+    assert {str(got.status_code), "408"} <= set(document["paths"][path]["post"]["responses"])
+
+
+@pytest.mark.parametrize("do", ["load", "unload"])
+def test_calls_to_the_model_repository_that_answer_nothing_document_no_body(document, do):
+    assert "content" not in document["paths"][f"/v2/repository/models/{{name}}/{do}"]["post"]["responses"]["200"]
+
+
+def test_an_upload_that_stalls_is_documented(document):
+    assert PROBLEM in document["paths"]["/models/{name}"]["put"]["responses"]["408"]["content"]
 
 
 def test_no_route_documents_fastapis_own_error(schemas):

@@ -319,6 +319,17 @@ def test_a_body_that_parses_and_makes_no_sense_is_a_422(client, body, pointer):
         assert pointer in pointers(said)
 
 
+def test_a_nan_that_float32_has_no_place_for_is_told_like_any_other(client):
+    signalling = np.array([[[0x7FF0000000000001]]], np.uint64).view(np.float64)
+    assert "/inputs" in pointers(problem(post(client, packed({"inputs": signalling}, NET)), 422))
+
+
+@pytest.mark.parametrize("name", ["\ud800", "weights.state_dict.\udfff", "inputs\ud800"])
+def test_a_tensors_name_that_is_no_text_is_a_400(client, name):
+    header = {name: {"dtype": "F32", "shape": [1], "data_offsets": [0, 4]}, "__metadata__": {"request": "{}"}}
+    assert "surrogate" in problem(post(client, raw(header, bytes(4))), 400)["detail"]
+
+
 @given(st.data())
 def test_no_damage_to_a_good_body_is_more_than_a_4xx(client, data):
     body = bytearray(packed({"inputs": X, "lengths": LENGTHS}, NET))

@@ -68,6 +68,13 @@ def test_the_metadata_of_a_model(stocked):
     assert stocked.get("/v1/models/net/metadata").json()["model_spec"]["version"] == "2"
 
 
+@pytest.mark.parametrize("place", ["", "/versions/1", "/labels/stable"])
+def test_a_path_of_predict_allows_what_it_answers_and_not_what_a_model_does(stocked, place):
+    response = stocked.request("OPTIONS", f"/v1/models/net{place}:predict")
+    problem(response, 405)
+    assert response.headers["allow"] == "POST"
+
+
 def test_predict_as_curl_posts_it(stocked):
     """curl -d '{"instances": [1.0, 2.0, 5.0]}' -X POST http://localhost:8501/v1/models/half_plus_three:predict"""
     body = json.dumps({"instances": ID_ROWS}).encode()
