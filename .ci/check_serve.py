@@ -48,6 +48,12 @@ def check_models(url: str) -> None:
         sys.exit("a model was not deleted")
 
 
+def healthy(port: int) -> bool:
+    """What the image's HEALTHCHECK says."""
+    environment = {**os.environ, "UNROLLED_PORT": str(port), "UNROLLED_HOST": "127.0.0.1"}
+    return subprocess.run([sys.executable, "-m", "app.health"], env=environment, timeout=30).returncode == 0
+
+
 def main() -> None:
     folder = tempfile.mkdtemp() if "UNROLLED_MODELS" not in os.environ else os.environ["UNROLLED_MODELS"]
     with socket.socket() as free:
@@ -73,6 +79,8 @@ def main() -> None:
             sys.exit(f"a wrong answer: {outputs}")
         check_models(url)
         print(f"answers after {time.monotonic() - began:.2f} s")
+        if not healthy(port):
+            sys.exit("the health check finds nothing that answers")
         process.send_signal(signal.SIGTERM)
         began = time.monotonic()
         code = process.wait(SECONDS_TO_STOP)

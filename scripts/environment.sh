@@ -1,6 +1,6 @@
 # Sourced by the scripts beside it, from the project's root.
-# environment DIR NAME: makes the virtual environment DIR with what requirements/NAME.txt pins, unless it is there
-# already; and with requirements/fused.txt, where there is a wheel of it: without, NumPy computes.
+# pinned DIR NAME: makes the virtual environment DIR with what requirements/NAME.txt pins, unless it is there already.
+# environment DIR NAME: and with requirements/fused.txt, where there is a wheel of it: without, NumPy computes.
 
 find_python() {
     for candidate in "${PYTHON:-}" python3 python3.13 python3.12 python3.11 python3.14 python; do
@@ -14,10 +14,9 @@ find_python() {
     exit 1
 }
 
-environment() {
+pinned() {
     dir=$1
     pinned=requirements/$2.txt
-    fused=requirements/fused.txt
     install="-m pip install --disable-pip-version-check --no-input --quiet --require-hashes"
     # the stamps are written last, so that an installation that was cut off is done again
     if ! "$dir/bin/python" -c '' 2>/dev/null || ! cmp -s "$pinned" "$dir/installed.txt"; then
@@ -32,6 +31,11 @@ environment() {
         "$dir/bin/python" $install -r "$pinned" >&2
         cp "$pinned" "$dir/installed.txt"
     fi
+}
+
+environment() {
+    pinned "$1" "$2"
+    fused=requirements/fused.txt
     if ! cmp -s "$fused" "$dir/installed-fused.txt"; then
         if "$dir/bin/python" $install --only-binary :all: --retries 1 -r "$fused" >&2; then
             cp "$fused" "$dir/installed-fused.txt"
