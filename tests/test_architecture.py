@@ -338,6 +338,8 @@ ASKS_THE_WALL_CLOCK = {
     "app/registry/store.py",  # how old a file is, by the times that its file system gives it
     "app/registry/imports.py",  # when a model was registered
     "app/protocols/statistics.py",  # when a model was last asked
+    "app/watching.py",  # when a request was answered, in its line of the log
+    "app/traces.py",  # when a request came, in its trace
 }
 
 
