@@ -1,35 +1,25 @@
-"""uvicorn, but for four things.
+"""uvicorn's connections, but for three things.
 
-Connections whose clients do not keep up are cut, where uvicorn would keep them, and an unread answer, for ever. The
-head of an answer waits for the body, to leave with it: a call of the system less, a tenth of a small request. And of
-new connections several are accepted in a turn of the loop, where libuv takes one: with hundreds at once, while turns
-are full of work, the last would wait for seconds. Requests that a full queue turns away are answered by the connection
-itself, at a third of the cost: then the more there are of them, the less of the service's time they may take.
+Those whose clients do not keep up are cut, where uvicorn would keep them, and an unread answer, for ever. The head of
+an answer waits for the body, to leave with it: a call of the system less, a tenth of a small request. Requests that a
+full queue turns away are answered by the connection itself, at a third of the cost: then the more there are of them,
+the less of the service's time they may take.
 """
 
 from __future__ import annotations
 
 import asyncio
-import os
-import socket
-import sys
 from collections.abc import Callable
-from contextlib import suppress
 from typing import Any, TypeAlias, cast
 
-import uvicorn
 from starlette.responses import Response
 from starlette.types import Scope
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
 
-from app.settings import Settings
-from app.sockets import LOOKS, sockets, unread_of
+from app.sockets import LOOKS, unread_of
 
 #: Tells what a request that is not even looked at is answered; None for one that is.
 Refuse: TypeAlias = Callable[[Scope], Response | None]
-
-#: New connections that are accepted in a turn of the loop.
-ACCEPTED = 8
 
 
 class Connection(HttpToolsProtocol):
@@ -126,59 +116,3 @@ class _Together:
 def connections(seconds: float, refuse: Refuse) -> type[Connection]:
     """The protocol that waits so long for its clients, and turns those away whom `refuse` has an answer for."""
     return type("Connection", (Connection,), {"seconds": seconds, "refuse": staticmethod(refuse)})
-
-
-class _Server(uvicorn.Server):
-    """Listens on each socket as often as connections are to be accepted in a turn; tells the streams when it stops."""
-
-    def __init__(self, config: uvicorn.Config, stopping: Callable[[], None]) -> None:
-        super().__init__(config)
-        self._stopping = stopping
-
-    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        await super().startup(sockets)
-        loop, config = asyncio.get_running_loop(), self.config
-        if self.should_exit or isinstance(loop, asyncio.BaseEventLoop):  # Python's own accepts all that wait
-            return
-
-        def connection() -> asyncio.Protocol:
-            protocol: Any = config.http_protocol_class
-            made: asyncio.Protocol = protocol(
-                config=config, server_state=self.server_state, app_state=self.lifespan.state
-            )
-            return made
-
-        listening = [one.fileno() for server in self.servers for one in server.sockets]
-        for descriptor in listening:
-            for _ in range(ACCEPTED - 1):
-                again = socket.socket(fileno=os.dup(descriptor))
-                self.servers.append(await loop.create_server(connection, sock=again, backlog=config.backlog))
-
-    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        """First lets the streams say goodbye, within the time that there is for requests under way."""
-        self._stopping()
-        await super().shutdown(sockets)
-
-
-def listen(app: Any, settings: Settings) -> None:
-    """Serves until a signal says to stop. Exits where it cannot start."""
-    config = uvicorn.Config(
-        app,
-        host=settings.host,
-        port=settings.port,
-        log_config=None,  # its lines are the log's like any other
-        access_log=False,
-        server_header=False,
-        proxy_headers=False,  # nothing here looks at whose a connection is
-        http=connections(settings.body_seconds, app.state.refuse),
-        ws=sockets(settings.body_seconds),
-        ws_max_size=settings.max_body_bytes,
-        ws_ping_interval=None,  # who leaves without a goodbye is noticed by the streams' own time limit
-        ws_per_message_deflate=False,  # takes more memory than all else of a stream
-        timeout_graceful_shutdown=settings.grace_seconds,
-    )
-    server = _Server(config, app.state.streams.stop)
-    with suppress(KeyboardInterrupt):
-        server.run()
-    if not server.started:
-        sys.exit(3)  # as uvicorn does

@@ -11,6 +11,7 @@ from functools import partial
 
 import orjson
 from fastapi import FastAPI
+from prometheus_client import generate_latest
 from starlette.middleware import Middleware
 from starlette.routing import Route
 from starlette.types import ASGIApp
@@ -30,10 +31,12 @@ from app.protocols.statistics import Statistics
 from app.protocols.v2_sequences import Steps
 from app.registry import Registry
 from app.registry.models import Models
+from app.registry.unloaded import Unloaded
 from app.routes import compute, generate, models, service, stream, v1, v2
 from app.routes.endpoint import template_of
 from app.sequences import Sequences
 from app.settings import Settings
+from app.siblings import Siblings
 from app.tokens import Tokens
 from app.traces import Traces
 from app.watching import Watched, Watching
@@ -41,22 +44,29 @@ from rnn_engine import kernels, set_kernel, set_threads
 
 #: How often the model folder is looked at, for what other processes did there.
 WATCH_SECONDS = 2.0
+#: The same, where several processes serve: what is uploaded by way of one is to be served by all within a second.
+SHARED_WATCH_SECONDS = 0.4
 #: How often sequences are looked for that nobody goes on with; those that ask are told at once.
 EXPIRE_SECONDS = 1.0
 log = logging.getLogger("unrolled")
 
 
 def create_app(
-    settings: Settings | None = None, *, lines: Lines | None = None, traces: Traces | None = None
+    settings: Settings | None = None,
+    *,
+    lines: Lines | None = None,
+    traces: Traces | None = None,
+    siblings: Siblings | None = None,
 ) -> FastAPI:
     """The service with these settings; from the environment where there are none.
 
     Requests are told of in `lines`, if there are any, and in `traces`: where there are none, as the settings say.
+    `siblings` are the other processes, where several serve.
     """
-    settings = settings or Settings()
+    settings, siblings = settings or Settings(), siblings or Siblings()
     front = Front(settings)
     executor = Executor(settings)
-    registry = Registry(settings)
+    registry = Registry(settings, Unloaded(siblings.unloaded))
     tokens = Tokens.of(settings)
     jobs = Jobs(settings, registry, tokens)
     metrics = Metrics()
@@ -88,10 +98,13 @@ def create_app(
         gc.collect()
         gc.freeze()  # what is there now stays: to look through all of it again takes a tenth of a second
         app.state.ready = True
-        tasks = (_watch(registry.models, executor), _expire(steps), front.watch())
+        every = SHARED_WATCH_SECONDS if siblings.unloaded else WATCH_SECONDS
+        tasks = (_watch(registry.models, executor, every), _expire(steps), front.watch())
         watching = [asyncio.create_task(task) for task in tasks]
+        await siblings.start(partial(generate_latest, metrics.registry))
         yield
         app.state.ready = False
+        siblings.stop()
         streams.stop()
         for task in watching:
             task.cancel()
@@ -126,7 +139,7 @@ def create_app(
         *v1.predict_routes(registry.models, jobs, executor, settings, statistics),
     ]
     others = [
-        service.router(metrics.registry, registry.models),
+        service.router(metrics.registry, siblings, registry.models),
         models.router(registry.models, executor, settings),
         v2.router(registry.models, executor, settings, statistics),
         v1.router(registry.models),
@@ -156,10 +169,10 @@ def create_app(
     return app
 
 
-async def _watch(models: Models, executor: Executor) -> None:
+async def _watch(models: Models, executor: Executor, seconds: float) -> None:
     """Serves what others put into the model folder, and no longer what they deleted."""
     while True:
-        await asyncio.sleep(WATCH_SECONDS)
+        await asyncio.sleep(seconds)
         try:
             await executor.aside(models.refresh)
         except Problem:  # the service stops

@@ -54,6 +54,7 @@ class Metrics:
             ["route"],
             lambda: self._seconds,
         )
+        tell.gauge("unrolled_processes", "Processes that serve", lambda: 1)
         tell.gauge("unrolled_requests_active", "Requests being answered", lambda: self.active)
         tell.counters("unrolled_refusals", "Requests turned away unanswered", ["reason"], lambda: self._refusals)
         tell.counters("unrolled_stream_frames", "Frames of streams answered", ["kind", "status"], lambda: self._frames)

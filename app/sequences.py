@@ -202,12 +202,3 @@ def copied(state: Any) -> Any:
     if isinstance(state, dict):
         return {name: copied(part) for name, part in state.items()}
     return [copied(layer) for layer in state]
-
-
-def check_single(workers: int, max_sequences: int) -> None:
-    """Raises a ValueError where several processes would each know some requests of a sequence."""
-    if workers > 1 and max_sequences:
-        raise ValueError(
-            f"UNROLLED_WORKERS is {workers}, and sequences are kept in the memory of one process: set "
-            "UNROLLED_MAX_SEQUENCES=0, or use one worker; state tokens work with any number"
-        )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 import sys
 from importlib.util import find_spec
 from pathlib import Path
@@ -39,10 +40,10 @@ def _is_installed(package: str) -> bool:
         return False
 
 
-def _cores() -> int:
+def _share_of_cores(others: dict[str, Any]) -> int:
     from rnn_engine.threads import cores
 
-    return cores()
+    return max(1, cores() // max(1, others.get("workers", 1)))
 
 
 class Settings(BaseSettings):
@@ -53,8 +54,12 @@ class Settings(BaseSettings):
     host: str = Field("127.0.0.1", description="address to listen on; 0.0.0.0 for all, as in the container image")
     port: int = Field(8000, ge=0, le=65535, description="port to listen on; 0 for any free one")
     models: Path = Field(Path("models"), description="folder of the registered models")
+    workers: int = Field(1, ge=1, le=256, description="processes that serve, on one port")
     threads: int = Field(
-        default_factory=_cores, ge=1, le=1024, description="threads that compute; default: the cores there are"
+        default_factory=_share_of_cores,
+        ge=1,
+        le=1024,
+        description="threads that compute, of each process; default: the cores there are, shared among the processes",
     )
     kernel: Literal["auto", "fused", "numpy"] = Field(
         "auto",
@@ -134,6 +139,13 @@ class Settings(BaseSettings):
     traces: bool = Field(
         False, description="whether traces are sent by OpenTelemetry (the extra otel), as its OTEL_… settings say"
     )
+
+    @field_validator("workers")
+    @classmethod
+    def _can_share(cls, workers: int) -> int:
+        if workers > 1 and not hasattr(socket, "AF_UNIX"):
+            raise ValueError("several processes cannot share a port on this system: start several services")
+        return workers
 
     @field_validator("kernel")
     @classmethod
@@ -230,6 +242,8 @@ def settings_of(flags: dict[str, Any]) -> Settings:
         return Settings(**flags)
     except ValidationError as error:
         for fault in error.errors():
+            if fault["type"] == "default_factory_not_called":  # a default that waits for those at fault
+                continue
             name = str(fault["loc"][0])
             flag = f"--{name.replace('_', '-')} (UNROLLED_{name.upper()})"
             said = "not shown here" if name in SECRET else repr(fault["input"])

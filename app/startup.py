@@ -39,6 +39,11 @@ CONTRADICTIONS: tuple[tuple[Callable[[Settings], bool], str], ...] = (
         "UNROLLED_CONCURRENCY_LIMIT is a limit of keys, and there are none: give keys (UNROLLED_KEYS_FILE or "
         "UNROLLED_KEYS), or leave it out",
     ),
+    (
+        lambda has: has.workers > 1 and has.max_sequences > 0,
+        "UNROLLED_WORKERS is {0.workers}, and sequences are kept in the memory of one process: set "
+        "UNROLLED_MAX_SEQUENCES=0, or use one worker; state tokens work with any number",
+    ),
 )
 
 

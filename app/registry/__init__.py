@@ -13,6 +13,7 @@ from app import limits
 from app.problems import Problem
 from app.registry.models import Models, Version
 from app.registry.store import Store
+from app.registry.unloaded import Unloaded
 from app.schemas import NetRequest
 from app.settings import MIB, Settings
 from rnn_engine import Network
@@ -60,9 +61,10 @@ class Held:
 class Registry:
     """Makes the network that a request asks for."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, unloaded: Unloaded | None = None) -> None:
+        """`unloaded` may be what several processes share."""
         self._settings = settings
-        self.models = Models(Store(settings.models))
+        self.models = Models(Store(settings.models), unloaded)
         self._seeded: OrderedDict[str, Network] = OrderedDict()
         self._seeded_bytes = 0
         self._lock = threading.Lock()

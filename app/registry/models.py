@@ -18,6 +18,7 @@ import numpy as np
 from app.problems import Problem
 from app.registry import imports
 from app.registry.store import Store, storing
+from app.registry.unloaded import Unloaded
 from rnn_engine import EngineError, Network
 from rnn_engine.blueprint import Blueprint
 from rnn_engine.errors import listed, nearest
@@ -74,11 +75,12 @@ class Failure:
 class Models:
     """All versions of all models of a store."""
 
-    def __init__(self, store: Store) -> None:
+    def __init__(self, store: Store, unloaded: Unloaded | None = None) -> None:
+        """`unloaded` may be what several processes share."""
         self.store = store
         self._versions: dict[str, dict[int, Version]] = {}
         self._failed: dict[str, dict[int, Failure]] = {}
-        self._unloaded: set[str] = set()  # on disk, but not served until they are loaded again
+        self._unloaded = unloaded or Unloaded()
         self._lock = threading.Lock()  # held while the two dicts change; whoever reads takes them as they are
 
     def refresh(self) -> None:
@@ -87,8 +89,9 @@ class Models:
         failed = {(name, number): failure for name, some in self._failed.items() for number, failure in some.items()}
         # what is added from here on was not served above, and is not dropped below
         every = self.store.versions()
-        self._unloaded.intersection_update(every)  # another model by a deleted one's name is to be served
-        there = {(name, number) for name in every.keys() - self._unloaded for number in every[name]}
+        self._unloaded.refresh()
+        self._unloaded.keep(every)  # another model by a deleted one's name is to be served
+        there = {(name, number) for name in every if name not in self._unloaded for number in every[name]}
         for name, number in (served | failed.keys()) - there:
             self._forget(name, number)
         changed = {key for key, failure in failed.items() if failure.stamp != self.store.stamp(*key)}
@@ -238,7 +241,7 @@ class Models:
             for one in numbers:
                 if not self.store.folder(name, one).exists():
                     self._forget(name, one)
-        self._unloaded.intersection_update(self.store.versions())
+        self._unloaded.keep(self.store.versions())
         log.info("model %s, version(s) %s: deleted", name, numbers)
 
     def metadata(self, name: str, number: int | None = None) -> dict[str, Any]:
@@ -257,7 +260,7 @@ class Models:
             with suppress(Problem):  # deleted meanwhile
                 told.append(self.metadata(name))
         failed = [{"name": name, **one} for name in sorted(self._failed) for one in self._failures(name)]
-        unloaded = sorted(self._unloaded)
+        unloaded = list(self._unloaded)
         return {"models": told} | ({"failed": failed} if failed else {}) | ({"unloaded": unloaded} if unloaded else {})
 
     def failures(self) -> list[str]:

@@ -13,6 +13,7 @@ from starlette.staticfiles import StaticFiles
 from app.problems import Problem
 from app.registry.models import Models
 from app.schemas_answers import CellOut, CellsOut
+from app.siblings import Siblings, added_up
 from rnn_engine.catalog import CELLS
 
 STATIC = Path(__file__).parent.parent / "static"
@@ -44,7 +45,7 @@ class Assets(StaticFiles):
         return response
 
 
-def router(metrics: CollectorRegistry, models: Models) -> APIRouter:
+def router(metrics: CollectorRegistry, siblings: Siblings, models: Models) -> APIRouter:
     """The routes, over what they need."""
     routes = APIRouter()
 
@@ -65,7 +66,10 @@ def router(metrics: CollectorRegistry, models: Models) -> APIRouter:
 
     @routes.get("/metrics", tags=["Operate"], summary="Prometheus metrics", response_class=Response)
     async def metrics_page() -> Response:
-        return Response(generate_latest(metrics), media_type=CONTENT_TYPE_LATEST)
+        text = generate_latest(metrics)
+        if others := await siblings.metrics():
+            text = added_up([text.decode(), *others])
+        return Response(text, media_type=CONTENT_TYPE_LATEST)
 
     @routes.get("/", include_in_schema=False)
     async def home() -> FileResponse:

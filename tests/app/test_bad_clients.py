@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from app.connections import ACCEPTED
+from app.server import ACCEPTED
 from tests.app.client import problem
 from tests.app.raw import PATIENCE, answer_on, asked, connected, gauge, head, rest, status, until
 from tests.app.test_deadlines import DEEP, SMALL, SOON

@@ -14,7 +14,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from app.executor import INLINE_BYTES
 from app.problems import Problem
 from app.protocols.v2_sequences import LOOKED_AT, glimpsed
-from app.sequences import MOST_FREED, Kept, Sequences, check_single, copied
+from app.sequences import MOST_FREED, Kept, Sequences, copied
 from app.settings import Settings
 from rnn_engine import kernels
 from tests.app.client import array, pointers, problem, service
@@ -254,13 +254,6 @@ def test_a_copy_has_arrays_of_its_own_that_nobody_changes():
     assert copy[1]["forward"]["c"].tolist() == [[3.0, 4.0, 5.0]]
     with pytest.raises(ValueError, match="read-only"):
         copy[0]["h"][0, 0] = 1
-
-
-def test_several_processes_with_sequences_do_not_start():
-    with pytest.raises(ValueError, match=r"UNROLLED_WORKERS is 4, .*set UNROLLED_MAX_SEQUENCES=0, or use one worker"):
-        check_single(4, 1)
-    check_single(1, 10_000)
-    check_single(4, 0)
 
 
 @pytest.mark.parametrize(

@@ -15,6 +15,7 @@ FIELDS = {
     "host": ("127.0.0.1", "0.0.0.0", "0.0.0.0", None),
     "port": (8000, "0", 0, "65536"),
     "models": (Path("models"), "/data/models", Path("/data/models"), None),
+    "workers": (1, "3", 3, "0"),
     "threads": (None, "3", 3, "0"),
     "kernel": ("auto", "numpy", "numpy", "cuda"),
     "max_body_bytes": (64 << 20, "1000", 1000, "64MiB"),
