@@ -10,8 +10,15 @@ from app.protocols import v2_infer
 from app.schemas import RunRequest, StepRequest
 from app.schemas_generate import GenerateRequest
 from app.schemas_gradients import GradientsRequest
+from app.schemas_streams import StreamFrame
 
-REQUESTS: Final[tuple[type[BaseModel], ...]] = (RunRequest, StepRequest, GradientsRequest, GenerateRequest)
+REQUESTS: Final[tuple[type[BaseModel], ...]] = (
+    RunRequest,
+    StepRequest,
+    GradientsRequest,
+    GenerateRequest,
+    StreamFrame,
+)
 
 #: Fields of the protocols, of a state, and of an array.
 OTHERS = (

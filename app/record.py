@@ -33,9 +33,14 @@ class Record:
     steps: int = 0  # real ones, of all rows
     padding: int = 0  # steps that a padded batch would have beyond those
     nbytes: int = 0  # of its body, as it came
+    frames: int = 0  # of a stream
     where: Sequence[str | int] = ()  # the path to the field at fault, if it is answered with a problem
     reason: str = ""  # in a word, why it was turned away, if it was
     exception: str = ""  # the traceback of a fault of the service
+
+    def seconds(self) -> float:
+        """Since it came."""
+        return (time.perf_counter_ns() - self.arrived) / 1e9
 
     def failed(self, error: BaseException) -> None:
         """A fault of the service came up. The error itself knows all that was going on, and is not kept."""

@@ -9,7 +9,8 @@ from __future__ import annotations
 import logging
 import time
 from collections import OrderedDict
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
 from weakref import WeakValueDictionary
@@ -22,6 +23,7 @@ from app.codecs import DEFAULT, Codec
 from app.executor import TINY_SECONDS
 from app.jobs import Jobs
 from app.problems import Problem, problem_of
+from app.record import Record
 from app.registry import Held
 from app.registry.models import Version
 from app.repeats import without_inputs
@@ -141,6 +143,15 @@ class Stream:
         self.dtype, self.as_token = frame.dtype, frame.as_token
         self.state, self.steps, self.predicted = frame.state, frame.steps, frame.predicted
         self.rows = None if frame.steps is None else len(frame.steps)
+
+    @contextmanager
+    def told_in(self, record: Record) -> Iterator[None]:
+        """Notes at the end what has come and was computed."""
+        try:
+            yield
+        finally:
+            record.frames = self.frames
+            record.rows, record.steps = self.rows or 0, 0 if self.steps is None else int(self.steps.sum())
 
     def farewell(self, problem: Problem) -> Content:
         """An error that ends the stream, through no fault of a frame: with the state, so that nothing is lost."""

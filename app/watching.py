@@ -33,6 +33,9 @@ MOST_PATHS, LONGEST_PATH = 4096, 256
 #: Characters of a path in the log.
 SHOWN_PATH = 200
 
+#: What a server answers the handshake of a WebSocket that the application accepts, or closes at once.
+_HANDSHAKES = {"websocket.accept": 101, "websocket.close": 403}
+
 
 class Paths:
     """Which route a path belongs to, and which model it names. Paths that no route has are one: they stay few."""
@@ -94,29 +97,36 @@ class Watching:
 
     def end(self, scope: Scope, record: Record, status: int, sent: int) -> None:
         """It was answered, with so many bytes."""
-        seconds = (time.perf_counter_ns() - record.arrived) / 1e9
+        self.count(scope, record, status)
+        self.tell(scope, record, status, sent)
+
+    def count(self, scope: Scope, record: Record, status: int) -> None:
+        """It was answered."""
         template, named = self._paths.find(scope["path"])
-        method = scope["method"] if scope["method"] in METHODS else OTHER
         metrics = self.metrics
-        metrics.count(template, method, status, seconds)
+        metrics.count(template, _method(scope), status, record.seconds())
         if named and not record.model and (named in metrics.models or self._knows(named)):
             record.model = named
         if named or record.model or template in self._computing:
             metrics.count_model(template, record.model or (named and OTHER), status)
         if record.reason:
             metrics.count_refusal(record.reason)
+
+    def tell(self, scope: Scope, record: Record, status: int, sent: int | None) -> None:
+        """What is to be told of it, in the log and as a trace; None where nobody knows how many bytes were sent."""
+        template, method = self._paths.find(scope["path"])[0], _method(scope)
         trace = None if self._traces is None else self._traces.tell(scope, record, template, method, status)
         if self._lines is None:
             if record.exception:
                 log.error("%s %s failed\n%s", method, template, record.exception)
         elif self._ok or status >= 400:
-            line = self._line(scope, record, template, method, status, seconds, sent)
+            line = self._line(scope, record, template, method, status, sent)
             if trace is not None:
                 line["trace_id"] = trace
             self._lines.put(line)
 
     def _line(
-        self, scope: Scope, record: Record, template: str, method: str, status: int, seconds: float, sent: int
+        self, scope: Scope, record: Record, template: str, method: str, status: int, sent: int | None
     ) -> dict[str, Any]:
         """What is logged of a request: nothing of what was sent but its path, and of that no query."""
         client = scope.get("client")
@@ -129,13 +139,15 @@ class Watching:
             "route": template,
             "path": _shown(scope),
             "status": status,
-            "ms": round(seconds * 1000, 3),
-            "bytes_in": record.nbytes,
-            "bytes_out": sent,
+            "ms": round(record.seconds() * 1000, 3),
             "client": client[0] if client else "",
         }
+        if sent is not None:
+            line["bytes_in"], line["bytes_out"] = record.nbytes, sent
         if record.model:
             line["model"] = record.model
+        if record.frames:
+            line["frames"] = record.frames
         if record.rows:
             line["rows"], line["steps"] = record.rows, record.steps
         if record.reason:
@@ -145,6 +157,12 @@ class Watching:
         if record.exception:
             line["exception"] = record.exception
         return line
+
+
+def _method(scope: Scope) -> str:
+    """One that HTTP has; of a WebSocket that of its handshake."""
+    method = scope.get("method", "GET")
+    return method if method in METHODS else OTHER
 
 
 def _shown(scope: Scope) -> str:
@@ -167,6 +185,9 @@ class Watched:
         self._app, self._watching = app, watching
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "websocket":
+            await self._socket(scope, receive, send)
+            return
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
@@ -200,6 +221,32 @@ class Watched:
         finally:
             watching.metrics.active -= 1
             watching.end(scope, record, status, sent)
+
+    async def _socket(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Counted once the handshake is answered, and told of once it is over. Its frames may go by other ways."""
+        watching, record = self._watching, self._watching.begin(scope)
+        identified = (b"x-request-id", record.request_id.encode())
+        status = 0
+
+        async def sending(message: Message) -> None:
+            nonlocal status
+            if not status and message["type"] != "websocket.http.response.body":
+                status = _HANDSHAKES.get(message["type"]) or message["status"]
+                watching.count(scope, record, status)
+                message = {**message, "headers": [*message.get("headers", ()), identified]}
+            await send(message)
+
+        try:
+            await self._app(scope, receive, sending)
+        except Exception as error:
+            record.failed(error)
+            if not status:
+                status = 500
+                watching.count(scope, record, status)
+            raise
+        finally:
+            if status:  # else the client has left before it was answered
+                watching.tell(scope, record, status, None)
 
 
 def refused(watching: Watching, scope: Scope, response: Response, reason: str) -> Response:

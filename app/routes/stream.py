@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import re
-import time
 from collections.abc import Callable
 from functools import partial
 from typing import Protocol
@@ -17,6 +16,7 @@ from starlette.requests import ClientDisconnect
 from starlette.routing import Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from app import record
 from app.answers import Content
 from app.bodies import refuse_compressed
 from app.clients import refuse_other_origins, timeout_of
@@ -32,6 +32,7 @@ from app.settings import Settings
 from app.sockets import AT_ONCE
 from app.streams import Frame, Stream, Versions
 from app.tokens import Tokens
+from app.traces import CARRIED
 from app.work import Job
 
 NDJSON = "application/x-ndjson"
@@ -82,7 +83,7 @@ class Streams:
         stream = self._begun(scope["path"], headers)
         _check_media_type(headers)
         lines = Lines(receive, self._settings.max_body_bytes, self._executor.admission)
-        with self._open.opened() as opened:
+        with self._open.opened() as opened, stream.told_in(record.of(scope)):
             carrier = _Lines(lines, send)
             try:
                 if b"expect" not in headers:  # such a client waits until it is told to go on: once it is read from
@@ -95,20 +96,21 @@ class Streams:
 
     async def socket(self, scope: Scope, receive: Receive, send: Send) -> None:
         """A WebSocket. What is wrong with the stream is said before it begins, as HTTP says it."""
-        began, path = time.perf_counter(), scope["path"]
         await receive()
         try:
             headers = _headers(scope)
             refuse_other_origins(headers.get(b"origin"), headers.get(b"host"), self._settings.origins)
-            stream, opened = self._begun(path, headers), self._open.opened()
+            stream, opened = self._begun(scope["path"], headers), self._open.opened()
         except Exception as error:
             problem = problem_of(error)
-            self._metrics.count(_template(path), "GET", problem.status, time.perf_counter() - began)
+            problem.note(record.of(scope))
+            if problem.status == 500:
+                record.of(scope).failed(error)
             await _refuse(problem, send)
             return
-        self._metrics.count(_template(path), "GET", 101, time.perf_counter() - began)
-        scope["headers"].clear()  # nobody reads them any more, and streams live long
-        with opened:
+        # nobody reads the others any more, and streams live long
+        scope["headers"][:] = [header for header in scope["headers"] if header[0] in CARRIED]
+        with opened, stream.told_in(record.of(scope)):
             if (answer_by := scope["extensions"].get(AT_ONCE)) is not None:
                 answer_by(partial(self._at_once, stream, opened))
             try:
@@ -285,8 +287,3 @@ def _check_media_type(headers: dict[bytes, str]) -> None:
         detail = f"the body is {media_type!r:.80}, spoken is {NDJSON}: a line of JSON for each frame"
         raise Problem(415, detail)
     refuse_compressed(headers.get(b"content-encoding"))
-
-
-def _template(path: str) -> str:
-    found = _PATH.fullmatch(path)
-    return "other" if found is None else PATHS[found[2] is not None]

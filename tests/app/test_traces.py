@@ -19,6 +19,8 @@ from opentelemetry.trace import SpanKind, StatusCode
 
 from app.traces import Traces
 from tests.app.test_logs import Written
+from tests.app.test_models import LSTM, X, registered
+from tests.app.test_stream_logs import socket
 
 GOOD = {"cell": "rnn", "num_units": 1, "inputs": [[[1], [2]], [[3]]]}
 PARENT = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
@@ -101,6 +103,16 @@ def test_pages_have_a_span_too_and_no_query_is_in_any(traced):
     (span,) = traced.spans.values()
     assert span.name == "GET /cells"
     assert MARKER not in span.to_json()
+
+
+def test_a_websocket_is_a_span_of_the_clients_trace_from_its_handshake_to_its_end(traced):
+    registered(traced.client, "net", LSTM)
+    frame = {"inputs": X[:, :2].tolist()}
+    socket(traced.client, "/models/net/stream", frame, headers=[(b"traceparent", PARENT.encode()), (b"x-other", b"")])
+    span = traced.spans["GET /models/{name}/stream"]
+    assert f"{span.context.trace_id:032x}" == PARENT.split("-")[1]
+    assert span.attributes["http.response.status_code"] == 101
+    assert (span.attributes["unrolled.rows"], span.attributes["unrolled.steps"]) == (3, 6)
 
 
 def test_the_log_names_the_trace_of_a_request_that_is_kept():
