@@ -4,10 +4,10 @@
     python -m benchmarks.soak --minutes 1        # too short for a trend: faults and open files alone count
 
 One process asks as many clients would: small and large, JSON and binary, packed, gradients, generation whole and step
-by step, state tokens, both protocols, sequences, models that are uploaded and deleted, and errors of every kind. An
-answer with a status that its request should not have is a fault; so is every 5xx. A line a minute says what there was.
-After the warm-up, memory may not end more than 5 % above where it began, by a straight line through its samples; open
-files, looked at once the traffic is over, may not be more than before it.
+by step, state tokens, streams both ways, both protocols, sequences, models that are uploaded and deleted, and errors of
+every kind. An answer with a status that its request should not have is a fault; so is every 5xx. A line a minute says
+what there was. After the warm-up, memory may not end more than 5 % above where it began, by a straight line through its
+samples; open files, looked at once the traffic is over, may not be more than before it.
 """
 
 from __future__ import annotations

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 from safetensors.numpy import save
+from websockets.asyncio.client import connect
 
 from benchmarks.operations.models import CONTENT_TYPE, gru, upload
 
@@ -176,6 +177,33 @@ async def sequence(asking: Asking) -> Statuses:
             return
 
 
+async def lines(asking: Asking) -> Statuses:
+    """A stream of lines of JSON."""
+    frames = [{"inputs": asking.floats(2, asking.draw.randint(1, 20), 4).tolist()} for _ in range(4)]
+    body = "".join(f"{json.dumps(frame)}\n" for frame in frames).encode()
+    status, answer = await asking.ask("POST", "/models/net/stream", body, {"Content-Type": "application/x-ndjson"})
+    told = answer.splitlines()
+    if status == 200 and (len(told) != 5 or b'"state"' not in told[-1]):
+        raise Unexpected(f"a stream's answers: {answer[:300]!r}")
+    yield status
+
+
+async def socket(asking: Asking) -> Statuses:
+    """A stream over a WebSocket, JSON and binary; one in four leaves in the middle of a frame."""
+    async with connect(f"ws://127.0.0.1:{asking.port}/models/net/stream", compression=None, ping_interval=None) as ws:
+        for k in range(asking.draw.randint(1, 30)):
+            steps = asking.floats(3, asking.draw.randint(1, 4), 4)
+            await ws.send(json.dumps({"inputs": steps.tolist()}) if k % 2 else save({"inputs": steps}))
+            answer = await ws.recv()
+            if isinstance(answer, str) != bool(k % 2) or b"lengths" not in (answer.encode() if k % 2 else answer):
+                raise Unexpected(f"a frame's answer: {answer[:300]!r}")
+            await asyncio.sleep(asking.draw.random() * 0.05)
+        if asking.draw.random() < 0.25:
+            await ws.send(save({"inputs": asking.floats(3, 500, 4)}))
+            ws.transport.abort()
+    yield 101
+
+
 async def models(asking: Asking) -> Statuses:
     """Uploaded twice, asked, unloaded, loaded, deleted."""
     name = f"m{asking.number}"
@@ -265,6 +293,8 @@ KINDS = (
     Kind(v1),
     Kind(v2),
     Kind(sequence),
+    Kind(lines),
+    Kind(socket),
     Kind(models, 0.5),
     Kind(wrong, 3.0),
     Kind(costly, 0.3),

@@ -69,7 +69,7 @@ def peak() -> int:
 def asking(target: Target) -> Iterator[Client | None]:
     """A client of the service, which logs nothing, where the decoder is asked by way of one."""
     logging.disable(logging.CRITICAL)
-    with stocked() if target.over_http else nullcontext() as client:
+    with stocked() if target.needs_service else nullcontext() as client:
         yield client
 
 

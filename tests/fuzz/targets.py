@@ -31,10 +31,12 @@ from rnn_engine.errors import EngineError
 from rnn_engine.formats import hdf5, hdf5_child
 from rnn_engine.formats.files import read
 from rnn_engine.formats.tensorflow import checkpoint
-from tests.app.client import SAFETENSORS, Client, problem, service
+from tests.app.client import SAFETENSORS, Client, service
 from tests.app.test_generate import CONFIG, TENSORS
 from tests.app.test_models import GRU, IDS, READER, READING, X, registered
 from tests.fuzz import mutate
+from tests.fuzz.cases import Finding, Request, answered, body, in_tensors, posted
+from tests.fuzz.frames import change_lines, framed, keyed, of_frames, of_keys, of_lines, streamed
 from tests.fuzz.mutate import Bytes
 
 try:
@@ -56,18 +58,6 @@ SETTINGS = {
     "max_sequences": 100,
     "log_level": "critical",
 }
-#: A 501 for what a protocol has and this service does not; a 504 for a deadline of a millisecond.
-EXPECTED_5XX = (501, 504)
-
-
-@dataclass(frozen=True)
-class Request:
-    """One of HTTP."""
-
-    path: str
-    content: bytes
-    headers: tuple[tuple[str, str], ...] = ()
-    method: str = "POST"
 
 
 @dataclass(frozen=True)
@@ -79,41 +69,8 @@ class Target:
     ask: Callable[[Client, Any], bool]
 
     @property
-    def over_http(self) -> bool:
-        return self.ask is answered
-
-
-class Finding(Exception):
-    """What should not have come out."""
-
-
-# -- requests ----------------------------------------------------------------------------------------------------------
-
-
-def answered(client: Client, request: Request) -> bool:
-    """Whether it is answered. Raises a Finding for a 5xx, or an error that does not look as errors do."""
-    response = client.request(request.method, request.path, content=request.content, headers=list(request.headers))
-    status = response.status_code
-    if status >= 500 and status not in EXPECTED_5XX:
-        raise Finding(f"{status}: {response.text[:300]}")
-    if status >= 400:
-        try:
-            problem(response, status)
-        except AssertionError as error:
-            raise Finding(f"{status} is no such problem as all are: {error}: {response.text[:300]}") from error
-    elif status == 201:
-        client.request("DELETE", request.path)
-    return status < 400
-
-
-def body(change: Bytes) -> Callable[[Request, random.Random], Request]:
-    """Changes the content alone."""
-    return lambda request, draw: replace(request, content=change(request.content, draw))
-
-
-def posted(path: str, *bodies: dict[str, Any], **headers: str) -> list[Request]:
-    named = tuple((name.replace("_", "-"), value) for name, value in headers.items())
-    return [Request(path, json.dumps(one).encode(), named) for one in bodies]
+    def needs_service(self) -> bool:
+        return self.ask not in (understood, keyed)
 
 
 NET = {"cell": "lstm", "num_units": 3, "inputs": X.tolist()}
@@ -137,21 +94,17 @@ def of_json(_: Client) -> list[Request]:
     return posted("/run", *run) + posted("/step", *step) + posted("/gradients", *learn)
 
 
-def _in_tensors(request: dict[str, Any], **tensors: np.ndarray) -> bytes:
-    return save(tensors, {"request": json.dumps(request)})
-
-
 def of_safetensors(_: Client) -> list[Request]:
     net, lengths = {"cell": "gru", "num_units": 2}, np.array([5, 1, 2])
     kind = (("content-type", SAFETENSORS),)
     states = {"initial_state.0.h": np.ones((3, 2), np.float32)}
-    packed = _in_tensors(net | {"packed": True}, inputs=X.reshape(15, 4), lengths=np.array([5, 5, 5]))
+    packed = in_tensors(net | {"packed": True}, inputs=X.reshape(15, 4), lengths=np.array([5, 5, 5]))
     bodies = (
-        _in_tensors(net, inputs=X),
-        _in_tensors(net, inputs=X.astype(np.float64), lengths=lengths, **states),
+        in_tensors(net, inputs=X),
+        in_tensors(net, inputs=X.astype(np.float64), lengths=lengths, **states),
         packed,
-        _in_tensors({"model": "reader"}, inputs=np.array(IDS)),
-        _in_tensors(
+        in_tensors({"model": "reader"}, inputs=np.array(IDS)),
+        in_tensors(
             {"cell": "gru", "weights": {"layout": "pytorch"}},
             inputs=X,
             **{f"weights.state_dict.{name}": array for name, array in GRU.items()},
@@ -418,6 +371,9 @@ TARGETS: dict[str, Target] = {
     "generate": Target(of_generate, body(mutate.as_json), answered),
     "multipart": Target(of_multipart, change_multipart, answered),
     "compressed": Target(of_compressed, change_compressed, answered),
+    "lines": Target(of_lines, change_lines, streamed),
+    "frames": Target(of_frames, body(mutate.as_safetensors), framed),
+    "keys": Target(of_keys, mutate.text, keyed),
     "safetensors": Target(recorded("pytorch", ".safetensors"), in_files(mutate.as_safetensors), understood),
     "keras": Target(recorded("keras", ".keras"), in_files(mutate.as_zip), understood),
     "hdf5": Target(recorded("keras", ".h5"), in_files(mutate.raw), understood),

@@ -11,7 +11,7 @@ from tests.fuzz import decoders
 from tests.fuzz.decoders import Fuzzing, case, draw_of, look
 from tests.fuzz.targets import TARGETS, Finding, stocked
 
-FILES = [name for name, target in TARGETS.items() if not target.over_http]
+FILES = [name for name, target in TARGETS.items() if not target.needs_service]
 
 
 @pytest.fixture(scope="module")
@@ -26,7 +26,7 @@ def test_what_cases_are_made_of_is_taken(client, name):
     seeds = target.seeds(client)
     assert len(seeds) > 2
     # files in formats that need much time to read: a few of them
-    refused = [one for one in seeds[:: 1 if target.over_http else 5] if not target.ask(client, one)]
+    refused = [one for one in seeds[:: 1 if target.needs_service else 5] if not target.ask(client, one)]
     assert refused == []
 
 
