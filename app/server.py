@@ -100,7 +100,7 @@ def _listen(app: Any, settings: Settings, listening: list[socket.socket] | None)
         server_header=False,
         proxy_headers=False,  # nothing here looks at whose a connection is
         http=connections(settings.body_seconds, app.state.refuse),
-        ws=sockets(settings.body_seconds),
+        ws=sockets(settings.body_seconds, app.state.executor.admission),
         ws_max_size=settings.max_body_bytes,
         ws_ping_interval=None,  # who leaves without a goodbye is noticed by the streams' own time limit
         ws_per_message_deflate=False,  # takes more memory than all else of a stream

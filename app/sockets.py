@@ -1,7 +1,8 @@
 """uvicorn's WebSockets, for thousands that are open for long.
 
 They keep little while they wait, log nothing of their comings and goings, say goodbye themselves when the service
-stops, and are cut where their client reads nothing of an answer for as long as other connections are.
+stops, and are cut where their client reads nothing of an answer for as long as other connections are. A message that is
+not whole yet counts as what is under way, as a body does.
 """
 
 from __future__ import annotations
@@ -15,12 +16,25 @@ from typing import Any, TypeAlias, cast
 
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 
+from app.admission import Admission, Arriving
+from app.problems import Problem
+
 #: Asks the system how many bytes of a connection it has not sent, or not heard of; not all of them tell.
 OUT_QUEUE: int | None = None
 
 with suppress(ImportError):
     from fcntl import ioctl
     from termios import TIOCOUTQ as OUT_QUEUE
+
+#: A part of a message up to this size is not counted among the bytes that come in.
+UNCOUNTED = 64 << 10
+
+#: The type of a message in place of one that there was no room for; its "problem" says so. Nothing comes after it.
+REFUSED = "unrolled.refused"
+
+#: How long what follows a refusal is still read, and forgotten: a connection that is closed on unread bytes is reset,
+#: and the client might never see why.
+LINGER_SECONDS = 1.0
 
 #: How many times in a row nothing may have moved. More looks tell a slow reader from one that reads nothing.
 LOOKS = 4
@@ -42,6 +56,10 @@ class Socket(WebSocketsSansIOProtocol):
     """Aborted once its client has read nothing of what is sent for `seconds`."""
 
     seconds = 30.0
+    admission: Admission
+    _arriving: Arriving | None = None  # of a large message, until it is whole
+    _came = 0  # bytes of one that is not
+    _refused = False
     _at_once: Answering | None = None
     _waits = False  # for a message, and nothing else is under way
     _unread: int | None = None
@@ -57,7 +75,39 @@ class Socket(WebSocketsSansIOProtocol):
         if self._timer is not None:
             self._timer.cancel()
         self._at_once = None
+        self._whole()
         super().connection_lost(exc)
+
+    def data_received(self, data: bytes) -> None:
+        """Counts what is there of a message that is not whole."""
+        if self._refused:
+            return
+        super().data_received(data)
+        if self.frames or self.conn.reader.buffer:
+            self._came += len(data)
+            if self._came > UNCOUNTED:
+                self._count(self._came if self._arriving is None else len(data))
+        elif self._came:
+            self._whole()
+
+    def _count(self, more: int) -> None:
+        if self._arriving is None:
+            self._arriving = self.admission.arriving()
+        try:
+            self._arriving.add(more)
+        except Problem as problem:
+            self._refused, self.close_timeout = True, LINGER_SECONDS
+            self._whole()
+            self.frames = []
+            self.conn.reader.buffer.clear()
+            self.queue.put_nowait(cast(Any, {"type": REFUSED, "problem": problem}))
+
+    def _whole(self) -> None:
+        """Nothing of a message waits for the rest of it."""
+        self._came = 0
+        if self._arriving is not None:
+            self._arriving.end()
+            self._arriving = None
 
     def handle_connect(self, event: Any) -> None:
         """Offers the extension."""
@@ -135,6 +185,6 @@ def unread_of(transport: asyncio.Transport) -> int:
     return ours
 
 
-def sockets(seconds: float) -> type[Socket]:
-    """The protocol that waits so long for its clients."""
-    return type("Socket", (Socket,), {"seconds": seconds})
+def sockets(seconds: float, admission: Admission) -> type[Socket]:
+    """The protocol that waits so long for its clients, and counts what comes in where all else is counted."""
+    return type("Socket", (Socket,), {"seconds": seconds, "admission": admission})

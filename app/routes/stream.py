@@ -29,7 +29,7 @@ from app.problems import Problem, problem_of
 from app.registry.models import Models
 from app.routes.models import version_number
 from app.settings import Settings
-from app.sockets import AT_ONCE
+from app.sockets import AT_ONCE, REFUSED
 from app.streams import Frame, Stream, Versions
 from app.tokens import Tokens
 from app.traces import CARRIED
@@ -254,6 +254,8 @@ class _Socket:
         message = await self._receive()
         if message["type"] == "websocket.disconnect":
             raise ClientDisconnect
+        if message["type"] == REFUSED:
+            raise Ending(message["problem"], 1013)
         text = message.get("text")
         if text is not None:
             return text.encode(), DEFAULT, "text"

@@ -385,6 +385,38 @@ def test_a_stream_that_sends_nothing_is_told_its_state_and_closed(folder, stream
         one.close()
 
 
+def test_a_large_frame_that_there_is_no_room_for_ends_the_stream_with_its_state(folder, streaming):
+    large = other.save({"inputs": np.zeros((3, 40_000, 4), np.float32)})
+    with running(folder, queue_bytes=1 << 20, max_body_bytes=4 << 20) as server:
+        with open_(server) as ws:
+            ws.send(large)  # the only one under way may be as large as any body
+            assert other.load(ws.recv(PATIENCE))["lengths"].tolist() == [40_000] * 3
+        with raw.connected(server) as body, open_(server) as ws:
+            asked(ws, **STEP)
+            body.sendall(raw.head(1 << 20) + bytes(700_000))
+            raw.until(lambda: raw.gauge(server, "unrolled_queue_bytes") >= 600_000, "half of a body counts")
+            ws.send(large)
+            said = json.loads(ws.recv(PATIENCE))
+            assert (said["status"], said["steps"], said["state"][0]["h"]["shape"]) == (429, [1, 1, 1], [3, 3])
+            assert "UNROLLED_QUEUE_BYTES" in said["detail"]
+            assert closed(ws) == 1013
+        raw.until(lambda: raw.gauge(server, "unrolled_queue_bytes") == 0, "nothing of either is left")
+
+
+@pytest.mark.parametrize("comes", ["whole", "never whole"])
+def test_parts_of_a_message_count_until_it_is_whole_or_will_never_be(streaming, comes):
+    head = b"\x82\xff" + (1 << 19).to_bytes(8, "big") + b"mask"  # of a binary frame of 512 KiB
+    with open_(streaming) as ws:
+        ws.socket.sendall(head + bytes(300_000))
+        raw.until(lambda: raw.gauge(streaming, "unrolled_queue_bytes") >= 300_000, "what came counts")
+        if comes == "whole":
+            ws.socket.sendall(bytes((1 << 19) - 300_000))
+            assert json.loads(ws.recv(PATIENCE))["status"] == 400  # it is no safetensors
+        else:
+            ws.socket.shutdown(socket.SHUT_RDWR)
+        raw.until(lambda: raw.gauge(streaming, "unrolled_queue_bytes") == 0, "nothing is left")
+
+
 def test_nothing_is_left_of_clients_that_vanish(folder, streaming):
     """Some reset the connection; some say nothing any more, as behind a broken wire."""
     with running(folder, stream_idle_seconds=2, body_seconds=2) as server:
