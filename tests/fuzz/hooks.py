@@ -5,6 +5,7 @@ Loaded by SCHEMATHESIS_HOOKS. What a case becomes follows from what it was, so t
 
 from __future__ import annotations
 
+import json
 import random
 from typing import Any
 from zlib import crc32
@@ -26,6 +27,13 @@ def before_call(context: Any, case: Any, kwargs: dict[str, Any]) -> None:
         case.path_parameters = dict(case.path_parameters) | _model(case, draw)
     if isinstance(case.body, dict) and (examples := _examples(case)) and draw.random() < LED:
         case.body = _mixed(draw.choice(examples), case.body, draw)
+
+
+@schemathesis.serializer("application/x-ndjson")
+def lines(_: Any, frame: Any) -> dict[str, Any]:
+    """A stream of the frame, and of it once more."""
+    line = frame if isinstance(frame, bytes) else json.dumps(frame).encode("utf-8", "replace") + b"\n"
+    return {"data": line * 2}
 
 
 def _model(case: Any, draw: random.Random) -> dict[str, Any]:
