@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import argparse
 import logging
+import math
 import multiprocessing
 import queue
 import random
@@ -95,15 +96,15 @@ class Fuzzing:
     findings: dict[str, int] = field(default_factory=dict)  # what, and the first case
 
     def run(self, seconds: float) -> int:
-        """Fuzzes for so long; the number of cases."""
+        """Fuzzes for so long from the first case on; the number of cases."""
         context = multiprocessing.get_context(START)
         self._number, self._found, self._stop = context.Value("q", 0), context.Queue(), context.Event()
-        end = time.monotonic() + seconds
+        self._seconds, self._end = seconds, math.inf
         while True:
             first = self._number.value
             process = context.Process(target=fuzz, args=(self.name, self.seed, self._number, self._found, self._stop))
             process.start()
-            said = self._watched(process, end)
+            said = self._watched(process)
             self._collect()
             if said is None:
                 return self._number.value
@@ -112,7 +113,7 @@ class Fuzzing:
                 return 0  # it does not even start
             self._number.value += 1
 
-    def _watched(self, process: Any, end: float) -> str | None:
+    def _watched(self, process: Any) -> str | None:
         """What is wrong with the process, if it does not end by itself once it is told to."""
         first = last = self._number.value
         since = time.monotonic()
@@ -120,9 +121,10 @@ class Fuzzing:
             process.join(0.1)
             self._collect()
             now, number = time.monotonic(), self._number.value
-            if now > end:
+            if now > self._end:
                 self._stop.set()
             if number != last:
+                self._end = min(self._end, now + self._seconds)
                 last, since = number, now
             elif now - since > (START_SECONDS if number == first else CASE_SECONDS):
                 process.kill()
