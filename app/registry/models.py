@@ -85,17 +85,19 @@ class Models:
 
     def refresh(self) -> None:
         """Makes what is served what is on disk: loads new versions, in parallel, and drops those that are gone."""
-        served = {(name, number) for name, some in self._versions.items() for number in some}
+        served = {(name, number): version for name, some in self._versions.items() for number, version in some.items()}
         failed = {(name, number): failure for name, some in self._failed.items() for number, failure in some.items()}
-        # what is added from here on was not served above, and is not dropped below
-        every = self.store.versions()
         self._unloaded.refresh()
-        self._unloaded.keep(every)  # another model by a deleted one's name is to be served
+        unloaded = list(self._unloaded)
+        # what is added, loaded or unloaded from here on was not so above, and is left as it is below
+        every = self.store.versions()
+        self._unloaded.keep(every, of=unloaded)  # another model by a deleted one's name is to be served
         there = {(name, number) for name in every if name not in self._unloaded for number in every[name]}
-        for name, number in (served | failed.keys()) - there:
-            self._forget(name, number)
+        for seen in (served, failed):
+            for name, number in seen.keys() - there:
+                self._forget_only(name, number, seen[name, number])
         changed = {key for key, failure in failed.items() if failure.stamp != self.store.stamp(*key)}
-        if missing := sorted((there - served - failed.keys()) | (changed & there)):
+        if missing := sorted((there - served.keys() - failed.keys()) | (changed & there)):
             with ThreadPoolExecutor(min(8, os.cpu_count() or 1), thread_name_prefix="load") as pool:
                 list(pool.map(lambda key: self._load(*key), missing))
 
@@ -187,6 +189,14 @@ class Models:
             _drop(self._versions, name, number)
             _drop(self._failed, name, number)
 
+    def _forget_only(self, name: str, number: int, seen: object) -> None:
+        """The same, unless there is another one in its place by now."""
+        tables: tuple[dict[str, dict[int, Any]], ...] = (self._versions, self._failed)
+        with self._lock:
+            for table in tables:
+                if table.get(name, {}).get(number) is seen:
+                    _drop(table, name, number)
+
     def find(self, name: str, number: int | None = None) -> Version:
         """A version, the newest by default. Raises a 404 where there is none, a 503 for one that is not loaded."""
         if name in self._unloaded:
@@ -231,6 +241,7 @@ class Models:
 
     def remove(self, name: str, number: int | None = None) -> None:
         """Deletes a version, or all of a model. Raises a 404 where there is nothing to delete."""
+        unloaded = list(self._unloaded)
         there = self.store.versions().get(name, [])
         numbers = there if number is None else [number] if number in there else []
         if not numbers:
@@ -241,7 +252,7 @@ class Models:
             for one in numbers:
                 if not self.store.folder(name, one).exists():
                     self._forget(name, one)
-        self._unloaded.keep(self.store.versions())
+        self._unloaded.keep(self.store.versions(), of=unloaded)
         log.info("model %s, version(s) %s: deleted", name, numbers)
 
     def metadata(self, name: str, number: int | None = None) -> dict[str, Any]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Container, Iterator
+from collections.abc import Container, Iterable, Iterator
 from pathlib import Path
 
 
@@ -39,8 +39,8 @@ class Unloaded:
             (self._folder / name).unlink(missing_ok=True)
         self._names.discard(name)
 
-    def keep(self, names: Container[str]) -> None:
-        """Forgets all others: there are no models by those names."""
-        for name in self:
+    def keep(self, names: Container[str], of: Iterable[str]) -> None:
+        """Forgets those `of` them that are not among the names: there are no models by theirs."""
+        for name in of:
             if name not in names:
                 self.discard(name)

@@ -176,19 +176,56 @@ def test_strange_things_in_the_folder_are_left_alone(tmp_path):
     assert files(tmp_path) == before
 
 
-def test_an_upload_during_a_refresh_stays(tmp_path, monkeypatch):
-    some = models(tmp_path)
+def once_it_knows_the_folder(some, monkeypatch, do):
+    """Does something while the next refresh holds its list of the folder, as it was before."""
     versions = some.store.versions
 
     def slow():
         found = versions()
         monkeypatch.setattr(some.store, "versions", versions)
-        added(some)  # acknowledged while the refresh still holds its list of the folder
+        do()
         return found
 
     monkeypatch.setattr(some.store, "versions", slow)
+
+
+def test_an_upload_during_a_refresh_stays(tmp_path, monkeypatch):
+    some = models(tmp_path)
+    once_it_knows_the_folder(some, monkeypatch, lambda: added(some))
     some.refresh()
     assert_right(some)
+
+
+def test_a_model_that_is_unloaded_and_loaded_again_during_a_refresh_stays(tmp_path, monkeypatch):
+    some = models(tmp_path)
+    added(some)
+    forget, loaded = some._forget_only, []
+
+    def slow(*which):
+        if not loaded:
+            loaded.append(some.load("net"))  # acknowledged while the refresh drops what was unloaded
+        forget(*which)
+
+    once_it_knows_the_folder(some, monkeypatch, lambda: some.unload("net"))
+    monkeypatch.setattr(some, "_forget_only", slow)
+    some.refresh()
+    assert loaded
+    assert_right(some)
+
+
+def test_what_is_uploaded_and_unloaded_during_a_refresh_stays_unloaded(tmp_path, monkeypatch):
+    some = models(tmp_path)
+
+    def upload():
+        added(some)
+        some.unload("net")
+
+    once_it_knows_the_folder(some, monkeypatch, upload)
+    some.refresh()
+    some.refresh()
+    with pytest.raises(Problem) as caught:
+        some.find("net")
+    assert caught.value.status == 503
 
 
 def test_a_version_that_is_deleted_while_it_loads_is_not_served(tmp_path, monkeypatch):
