@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 from weakref import WeakKeyDictionary
@@ -65,39 +65,41 @@ class Jobs:
         total = given.total
         returned = _returned(request, net, "outputs")
         states = States.asked(request, "initial_state", returned, net, self.tokens, self.registry)
+        # what `begin` and `again` take from here is kept: neither the request, with its arrays, nor a network is
+        kept, at_hand, lay_out = states.without_given(), plan.again, packed.layout(request)
+        time_major, pads = request.time_major, "outputs" in returned and not request.packed
 
         def begin(ready: Network, inputs: Array, lengths: Array | None, given: Any) -> Work:
-            state, finish = states.begin(ready, given, batch_size)
+            state, finish = kept.begin(ready, given, batch_size)
             unrolling = None
             if "gates" not in returned:
                 unrolling = ready.passes.begin(
                     inputs,
                     lengths,
                     state,
-                    time_major=request.time_major,
+                    time_major=time_major,
                     starts=starts,
                     sizes=(batch_size, max_time),
-                    pads="outputs" in returned and not request.packed,
+                    pads=pads,
                 )
 
             if unrolling is not None:
                 inputs = unrolling.inputs  # the kernels' own copy is all that is kept
 
             def at_once() -> Answer:
-                batch = batches.Given(inputs, lengths, starts, batch_size, max_time).packed(request.time_major)
+                batch = batches.Given(inputs, lengths, starts, batch_size, max_time).packed(time_major)
                 result = ready.forward(batch, state, gates="gates" in returned)
                 return finish(_run_answer(ready, result, returned, lay_out))
 
             def of_unrolled(unrolled: Unrolling) -> Answer:
                 return finish(_unrolled_run(ready, returned, lay_out, unrolled))
 
-            lay_out = packed.layout(request)
             return Work(unrolling, ready.passes.work, of_unrolled, at_once)
 
-        def again(inputs: Array, lengths: Any, state: Any) -> Job | None:
-            if (ready := plan.again()) is None:
+        def again(job: Job, inputs: Array, lengths: Any, state: Any) -> Job | None:
+            if (ready := at_hand()) is None:
                 return None
-            real = net.front.real_lengths(inputs, lengths, time_major=request.time_major)
+            real = ready.front.real_lengths(inputs, lengths, time_major=time_major)
             steps = batch_size * max_time if real is None else total_of(real)
             if steps > total:
                 return None  # it is dearer
@@ -107,7 +109,7 @@ class Jobs:
         job = self._job(
             request, net, returned, sizes, states, lambda: begin(plan.ready(), inputs, lengths, given_state)
         )
-        return replace(job, again=again) if starts is None and not net.front.masks and states.repeats else job
+        return job.repeatable(again) if starts is None and not net.front.masks and states.repeats else job
 
     def step(self, fields: dict[str, Any]) -> Job:
         """POST /step: one cell call."""
@@ -125,9 +127,10 @@ class Jobs:
         limits.check_batch(self.settings, rows, 1, net.input_size)
         returned = _returned(request, net, "output")
         states = States.asked(request, "state", returned, net, self.tokens, self.registry)
+        kept, at_hand = states.without_given(), plan.again  # as above
 
         def begin(ready: Network, data: Array, given: Any) -> Work:
-            state, finish = states.begin(ready, given, rows)
+            state, finish = kept.begin(ready, given, rows)
             unrolling = None
             if "gates" not in returned:
                 unrolling = ready.passes.begin(data[:, np.newaxis], None, state, name="state")
@@ -142,13 +145,13 @@ class Jobs:
 
             return Work(unrolling, ready.passes.work, of_unrolled, at_once)
 
-        def again(inputs: Array, lengths: Any, state: Any) -> Job | None:
-            ready = plan.again()
+        def again(job: Job, inputs: Array, lengths: Any, state: Any) -> Job | None:
+            ready = at_hand()
             return None if ready is None else job.of(lambda: begin(ready, inputs, state))
 
         given, data = request.state, batch.data
         job = self._job(request, net, returned, (rows, rows, 1), states, lambda: begin(plan.ready(), data, given))
-        return replace(job, again=again) if states.repeats and not net.front.masks else job
+        return job.repeatable(again) if states.repeats and not net.front.masks else job
 
     def _job(
         self,

@@ -51,4 +51,5 @@ def layout(request: SequencesRequest) -> Layout:
     """How everything over time stands in the answer: packed as the inputs, or padded."""
     if request.packed:
         return lambda packing, data: packing.concatenate(data)
-    return lambda packing, data: packing.pad(data, time_major=request.time_major)
+    time_major = request.time_major  # all that is kept of the request
+    return lambda packing, data: packing.pad(data, time_major=time_major)

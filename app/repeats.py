@@ -12,7 +12,7 @@ from typing import Any
 
 from app.codecs import json, quick_json
 from app.codecs.arrays import Ragged
-from app.work import Job, Work
+from app.work import Job
 
 #: Requests that are remembered, and bytes that their words may have: there are never many kinds of small ones.
 MOST, MOST_BYTES = 256, 2048
@@ -58,19 +58,9 @@ class Repeats:
             return
         places = [_places(part, arrays, used) for part in (fields.get("inputs"), fields.get("lengths"), state)]
         if len(used) == len(arrays):
-            self._known[key] = without_inputs(job), places
+            self._known[key] = job.without_inputs(), places
             while len(self._known) > MOST:
                 self._known.popitem(last=False)
-
-
-def without_inputs(job: Job) -> Job:
-    """A job that can only be done `again`."""
-    return job.of(_over)
-
-
-def _over() -> Work:
-    """In place of what would begin a request that is remembered, and keep its inputs."""
-    raise AssertionError("a request is remembered for those like it, not to be computed again")
 
 
 def _kind(array: Any) -> tuple[Any, ...]:

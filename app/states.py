@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, TypeAlias
 
@@ -55,6 +55,10 @@ class States:
     def repeats(self) -> bool:
         """Whether a request with other numbers of the same shapes is the same but for them: not if one is a token."""
         return not isinstance(self.given, str) and self.version is None
+
+    def without_given(self) -> States:
+        """The same for whoever keeps it: what came belongs to one request."""
+        return replace(self, given=None)
 
     @property
     def nbytes(self) -> int:

@@ -26,7 +26,6 @@ from app.problems import Problem, problem_of
 from app.record import Record
 from app.registry import Held
 from app.registry.models import Version
-from app.repeats import without_inputs
 from app.schemas import validated
 from app.schemas_streams import StreamFrame
 from app.settings import Settings
@@ -64,7 +63,7 @@ class Served:
     def remember(self, key: Any, job: Job, nbytes: int) -> None:
         """For frames that differ in their numbers alone."""
         if job.again is not None and not job.to_begin and nbytes <= MOST_BYTES:
-            self._known[key] = without_inputs(job)
+            self._known[key] = job.without_inputs()
             if len(self._known) > MOST_KINDS:
                 self._known.popitem(last=False)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from rnn_engine.generation import FedStrand, Generation, advance
@@ -100,6 +101,24 @@ class Job:
         """About how long all of it takes."""
         return self.to_begin + self.to_compute + self.to_answer
 
+    def repeatable(self, again: Callable[[Job, Array, Any, Any], Job | None]) -> Job:
+        """The job, which can be done `again`: with itself, without its own numbers, as the first argument.
+
+        Whatever is at hand for that is kept for long. So it has nothing of the request's arrays, and no network.
+        """
+        template = self.without_inputs()
+        self.again = template.again = partial(again, template)
+        return self
+
+    def without_inputs(self) -> Job:
+        """A job that can only be done `again`."""
+        return self.of(_over)
+
     def run(self) -> Answer:
         """Computes all of it here and now."""
         return self.begin().run()
+
+
+def _over() -> Work:
+    """In place of what would begin a request that is remembered, and keep its inputs."""
+    raise AssertionError("a request is remembered for those like it, not to be computed again")

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from typing import Protocol
+from weakref import ref
 
 from app import limits
 from app.problems import Problem
@@ -85,7 +86,8 @@ class Registry:
         net = self._seeded_or_planned(request, input_size).with_readout(request.readout)
         if request.readout is not None:
             return Plan(net, lambda: self._drawn(net, request))
-        return Plan(net, lambda: self._drawn(net, request), partial(self._kept, _key(request, net.input_size), net))
+        again = partial(self._kept, _key(request, net.input_size), ref(net))
+        return Plan(net, lambda: self._drawn(net, request), again)
 
     def _drawn(self, net: Network, request: NetRequest) -> Network:
         """The network with weights, drawn from the seed if it has none yet."""
@@ -103,12 +105,14 @@ class Registry:
 
     def _of_model(self, request: NetRequest, model: str) -> Plan:
         version = self.version(model)
-        return _plan_of(version, request, lambda: self.version(model) is version)
+        meant = ref(version)
+        return _plan_of(version, request, lambda: self.version(model) is meant())
 
-    def _kept(self, key: str, net: Network) -> Network | None:
+    def _kept(self, key: str, drawn: ref[Network]) -> Network | None:
         """A network that was drawn from its seed, if it still is among those that are kept."""
         with self._lock:
-            if self._seeded.get(key) is not net:
+            net = self._seeded.get(key)
+            if net is None or net is not drawn():
                 return None
             self._seeded.move_to_end(key)
         return net
@@ -172,8 +176,13 @@ def _plan_of(version: Version, request: NetRequest, is_meant: Callable[[], bool]
     check_said(net.layers, request.num_layers, request.num_units, request.bidirectional)
     planned = with_its_readout(net)
 
+    has_readout, planned_then = request.readout is not None, ref(net)
+
     def again() -> Network | None:
-        return net if request.readout is None and is_meant() and net.is_ready and net.is_prepared else None
+        net = planned_then()
+        if net is None or has_readout or not is_meant():
+            return None
+        return net if net.is_ready and net.is_prepared else None
 
     return Plan(planned, lambda: with_its_readout(version.network(request.dtype)), again)
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gc
 import json
+from weakref import ref
 
 import numpy as np
 import pytest
@@ -16,6 +18,7 @@ from app.settings import Settings
 from app.tokens import Tokens
 from rnn_engine import kernels
 from rnn_engine.errors import EngineError
+from tests.app.test_models import stock
 
 pytestmark = pytest.mark.skipif(kernels.here() is None, reason="no kernel reads arrays here")
 RANDOM = np.random.default_rng(0)
@@ -204,7 +207,7 @@ def test_a_job_that_could_be_repeated_is_not_remembered_if_its_state_is_a_string
     class Job:
         again, to_begin = staticmethod(lambda *arrays: None), 0.0
 
-        def of(self, begin):
+        def without_inputs(self):
             return self
 
     repeats = Repeats(lambda fields: Job())
@@ -226,3 +229,69 @@ def test_only_so_many_are_remembered(service):
     for time in range(1, MOST + 20):
         service.answer({"cell": "rnn", "num_units": 1, "inputs": x(1, time, 1)})
     assert len(service.repeats._known) <= MOST
+
+
+# -- what is kept ------------------------------------------------------------------------------------------------------
+
+
+def arrays_of(tree):
+    """Weak references to all arrays of a request's fields."""
+    if isinstance(tree, np.ndarray):
+        return [ref(tree)]
+    inside = tree.values() if isinstance(tree, dict) else tree if isinstance(tree, list) else ()
+    return [one for part in inside for one in arrays_of(part)]
+
+
+GIVEN = {
+    "unroll": {"inputs": x(2, 40, 3), "lengths": [40, 7], "initial_state": [{"c": x(2, 3), "h": x(2, 3)}]},
+    "step": {"inputs": x(2, 3), "state": [{"c": x(2, 3), "h": x(2, 3)}]},
+}
+
+
+@pytest.mark.parametrize("endpoint", GIVEN)
+def test_of_a_request_that_is_remembered_no_array_is_kept(tmp_path, endpoint):
+    service, came = Service(tmp_path, endpoint), []
+    understand = service.repeats._understand
+
+    def noting(fields):
+        came.extend(arrays_of(fields))
+        return understand(fields)
+
+    service.repeats._understand = noting
+    for _ in range(3):
+        service.answer(LSTM | GIVEN[endpoint])
+    assert service.full == 2  # the third time it was remembered
+    assert len(came) >= 6
+    gc.collect()
+    assert [one() for one in came if one() is not None] == []
+
+
+def test_a_net_is_freed_once_it_is_not_kept_though_a_request_for_it_is_remembered(service, monkeypatch):
+    monkeypatch.setattr("app.registry.KEPT_BYTES", 20_000)
+    for _ in range(3):
+        service.answer(LSTM | {"inputs": x(2, 4, 3)})
+    assert service.full == 2
+    (net,) = map(ref, service.registry._seeded.values())
+    for seed in (1, 2):
+        service.answer(LSTM | {"inputs": x(2, 4, 3), "seed": seed})
+    gc.collect()
+    assert net() is None
+    fields = LSTM | {"inputs": x(2, 4, 3)}
+    assert service.answer(fields) == service.alone(fields)
+
+
+def test_a_model_is_freed_once_it_is_deleted_though_a_request_for_it_is_remembered(tmp_path):
+    with stock() as client:
+        service = Service(tmp_path)
+        service.registry = client.app.state.jobs.registry
+        understand = Jobs(Settings(), service.registry).unroll
+        service.repeats._understand = lambda fields: (setattr(service, "full", service.full + 1), understand(fields))[1]
+        for _ in range(3):
+            service.answer({"model": "both", "inputs": x(2, 4, 4)})
+        assert service.full == 1
+        net = ref(service.registry.models.find("both").network())
+        service.registry.models.remove("both")
+        gc.collect()
+        assert net() is None
+        with pytest.raises(Problem, match="no model"):
+            service.answer({"model": "both", "inputs": x(2, 4, 4)})
