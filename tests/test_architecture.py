@@ -95,6 +95,7 @@ USES_LLVM = {
 
 #: Arrows that app may not have: (from, to), each with all that is under it.
 FORBIDDEN = [
+    ("app.trees", "app"),
     ("app.codecs", "app.routes"),
     ("app.codecs", "app.main"),
     ("app.codecs", "app.jobs"),
