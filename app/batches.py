@@ -7,11 +7,11 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from app import limits, packed
-from app.codecs.arrays import Ragged
 from app.problems import Problem, pointer
 from app.registry import Plan, Planner
 from app.schemas import SequencesRequest
 from app.settings import Settings
+from app.trees import Ragged
 from rnn_engine import Network, PackedBatch
 from rnn_engine.packed import Packing, check_lengths, total_of
 from rnn_engine.types import Array

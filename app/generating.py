@@ -8,7 +8,6 @@ from typing import Any
 
 from app import batches, limits
 from app.batches import Given
-from app.codecs.arrays import Ragged
 from app.feeding import chooses_tokens, feeding
 from app.jobs import PER_FMA, PER_NUMBER, PER_STEP, TEXT_BYTES, counting, described, seconds_to_begin
 from app.problems import Problem
@@ -18,6 +17,7 @@ from app.schemas_generate import GenerateRequest
 from app.settings import Settings
 from app.states import States
 from app.tokens import Tokens
+from app.trees import Ragged
 from app.work import Answer, Job, Work
 from rnn_engine import Network
 from rnn_engine.feeds import Feed, TokenFeed

@@ -11,7 +11,6 @@ import numpy as np
 
 from app import batches, limits, packed
 from app.batches import Given
-from app.codecs.arrays import Ragged
 from app.jobs import PER_FMA, PER_NUMBER, PER_STEP, TEXT_BYTES, counting, seconds_to_begin
 from app.problems import Problem
 from app.registry import Registry
@@ -20,6 +19,7 @@ from app.schemas_gradients import GradientsRequest
 from app.settings import Settings
 from app.states import States
 from app.tokens import Tokens
+from app.trees import Ragged
 from app.work import Answer, Job, Work
 from rnn_engine import Network
 from rnn_engine.gradients import Backward, Diagnosis, backward, check_shape, diagnose, diagnostics, footprint, loss_of

@@ -14,13 +14,14 @@ import click
 import numpy as np
 
 from app import codecs
-from app.codecs.safetensors import taken_apart, with_tensors
+from app.codecs.safetensors import with_tensors
 from app.jobs import Jobs
 from app.problems import Problem, problem_of
 from app.registry import Registry, imports, parse_model
 from app.registry.store import check_name
 from app.settings import Settings, settings_of
 from app.tokens import Tokens
+from app.trees import taken_apart
 from rnn_engine import EngineError, kernels, set_kernel, set_threads
 
 

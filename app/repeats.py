@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from app.codecs import json, quick_json
-from app.codecs.arrays import Ragged
+from app.trees import Ragged
 from app.work import Job
 
 #: Requests that are remembered, and bytes that their words may have: there are never many kinds of small ones.

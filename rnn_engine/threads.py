@@ -11,8 +11,6 @@ from contextlib import suppress
 from threading import get_native_id
 from typing import TypeVar
 
-from threadpoolctl import ThreadpoolController
-
 from rnn_engine.errors import OptionError
 
 _Result = TypeVar("_Result")
@@ -114,4 +112,6 @@ def set_threads(count: int, *, blas: int | None = None) -> None:
             raise OptionError(f"{name} is {value!r}: expected a whole number of at least 1", name)
     if _workers is None or _workers.count != count:
         _workers = Workers(count)
+    from threadpoolctl import ThreadpoolController  # here: a client reads arrays by this package, and has NumPy alone
+
     ThreadpoolController().limit(limits=count if blas is None else blas, user_api="blas")

@@ -95,6 +95,7 @@ USES_LLVM = {
 
 #: Arrows that app may not have: (from, to), each with all that is under it.
 FORBIDDEN = [
+    ("app.trees", "app"),
     ("app.codecs", "app.routes"),
     ("app.codecs", "app.main"),
     ("app.codecs", "app.jobs"),
@@ -142,6 +143,10 @@ FORBIDDEN = [
 
 #: Who may make a Network, with all that is under it. The others are handed one.
 MAKES_NETWORKS = {"app.registry", "app.executor", "app.cli"}
+
+#: What the client has of its own house, and of others: it is installed where there is no server.
+CLIENT_STANDS_ON = {"app.trees", "rnn_engine.types", "rnn_engine.formats.safetensors"}
+CLIENT_NEEDS = {"anyio", "httpcore", "httpx", "numpy", "websockets"}
 
 Graph = Mapping[str, Iterable[str]]
 
@@ -253,6 +258,17 @@ def test_what_needs_llvm_is_imported_only_where_that_is_known_to_be_there():
 
 def test_the_app_has_none_of_the_forbidden_arrows():
     assert crossing(GRAPH, FORBIDDEN) == []
+
+
+def test_the_client_knows_nothing_of_the_service():
+    """Other than by what it answers."""
+    used = {name for module in GRAPH if under(module, "app.client") for name in GRAPH[module]}
+    ours = {name for name in used if under(name, "app") or under(name, "rnn_engine")}
+    assert {name for name in ours if not under(name, "app.client")} == CLIENT_STANDS_ON
+    assert {name.split(".")[0] for name in used - ours} - sys.stdlib_module_names == CLIENT_NEEDS
+    for name in CLIENT_STANDS_ON:
+        needed = {one.split(".")[0] for one in GRAPH[name]} - sys.stdlib_module_names - {"rnn_engine"}
+        assert needed == {"numpy"}, name
 
 
 def test_networks_are_made_in_few_places():

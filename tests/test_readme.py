@@ -3,6 +3,8 @@
 import os
 import re
 import shlex
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -152,6 +154,36 @@ def test_the_example_of_another_client_runs(tmp_path):
         assert list(map(len, rows)) == [3, 2]
     finally:
         server.stop()
+
+
+#: Appended to the program that the README shows: what of the picture a test can compare.
+LOOKED_AT = """
+import json, sys
+lines = [line.get_ydata().tolist() for line in plt.gca().lines]
+print(json.dumps([lines, plt.gca().get_xlabel(), plt.gca().get_ylabel()]))
+"""
+
+
+def test_the_program_that_plots_a_state_runs_and_has_no_more_than_ten_lines(tmp_path):
+    (code,) = [body for kind, body in BLOCKS if kind == "python" and "app.client" in body]
+    assert len([line for line in code.splitlines() if line.strip()]) <= 10
+    server = Server(dict(os.environ))
+    try:
+        program = code.replace("127.0.0.1:8000", f"127.0.0.1:{server.port}") + LOOKED_AT
+        path = os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])
+        environment = os.environ | {"MPLBACKEND": "Agg", "MPLCONFIGDIR": str(tmp_path), "PYTHONPATH": path}
+        command = [sys.executable, "-W", "error", "-c", program]
+        done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=120)
+        assert done.returncode == 0, done.stderr
+        inputs = np.sin(np.linspace(0, 12, 60)).reshape(1, 60, 1).tolist()
+        fields = {"cell": "gru", "num_units": 5, "inputs": inputs}
+        outputs = server.http.post("/run", json=fields).json()["outputs"]["values"][0]
+    finally:
+        server.stop()
+    lines, across, up = orjson.loads(done.stdout)
+    assert np.float32(lines).T.tolist() == np.float32(outputs).tolist()
+    assert (across, up) == ("time step t", "state h(t)")
+    assert (tmp_path / "states.png").read_bytes()[1:4] == b"PNG"
 
 
 def test_the_commands_that_are_named_are_there():

@@ -1,21 +1,10 @@
-"""What the codecs share: ragged sequences, and dtypes by their names."""
+"""What the codecs share: answers that are always the same, and dtypes by their names."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-
-from rnn_engine.types import Array
-
-
-@dataclass(frozen=True)
-class Ragged:
-    """Sequences of unequal length, one after the other."""
-
-    flat: Array  # [sum(lengths), D], or [sum(lengths)]
-    lengths: Array  # [B] int64
 
 
 class Constant(dict[str, Any]):

@@ -2,8 +2,7 @@
 
 simdjson parses, and hands the numbers of a nested list over as one flat buffer of doubles; so rank and regularity are
 checked here, on the lists' lengths. Where simdjson has no wheel, and for integers beyond 64 bits, which it refuses,
-orjson and NumPy do the same work more slowly. orjson writes answers, all but large arrays of float32, which a kernel
-writes.
+orjson and NumPy do the same work more slowly. orjson writes answers, and a kernel their large arrays of float32.
 """
 
 from __future__ import annotations
@@ -20,8 +19,9 @@ import numpy as np
 import orjson
 
 from app.codecs import quick_json
-from app.codecs.arrays import DTYPES, Constant, Ragged
+from app.codecs.arrays import DTYPES, Constant
 from app.problems import Problem, kind_of, pointer
+from app.trees import Ragged
 from rnn_engine import kernels
 from rnn_engine.errors import shown
 from rnn_engine.types import Array

@@ -10,7 +10,7 @@ from typing import Any
 
 import orjson
 
-from app.codecs.arrays import Ragged
+from app.trees import Ragged
 from rnn_engine import kernels
 from rnn_engine.kernels.skim import Numbers
 from rnn_engine.types import Array

@@ -8,12 +8,12 @@ from typing import Any
 import numpy as np
 
 from app.answers import Content
-from app.codecs.arrays import Ragged
-from app.codecs.safetensors import taken_apart, with_tensors
+from app.codecs.safetensors import with_tensors
 from app.problems import Problem
 from app.protocols import text
 from app.protocols.tensors import IDS, Tensor, by_name, inputs_of, outputs_of
 from app.registry.models import Version
+from app.trees import Ragged, taken_apart
 from rnn_engine import Network
 from rnn_engine.errors import shown
 from rnn_engine.types import Array

@@ -13,8 +13,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from app.codecs import json as codec
-from app.codecs.arrays import Ragged
 from app.problems import Problem
+from app.trees import Ragged
 from rnn_engine import kernels
 
 

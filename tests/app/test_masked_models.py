@@ -6,10 +6,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from app.codecs.arrays import Ragged
 from app.gradients import GradientJobs
 from app.registry import Plan
 from app.settings import Settings
+from app.trees import Ragged
 from rnn_engine import Network
 from rnn_engine.front import Front
 from tests.app.client import array, pointers, service
