@@ -93,6 +93,9 @@ USES_LLVM = {
     ]
 }
 
+#: Who may import pyarrow, which need not be installed, as soon as it is imported itself.
+USES_ARROW = {"app.scoring.columns", "app.scoring.arrow_files"}
+
 #: Arrows that app may not have: (from, to), each with all that is under it.
 FORBIDDEN = [
     ("app.trees", "app"),
@@ -112,6 +115,18 @@ FORBIDDEN = [
     ("app.uploads", "app.routes"),
     ("app.uploads", "app.registry.models"),
     ("app.offline", "app.routes"),
+    ("app.console", "app"),
+    ("app.progress", "app"),
+    ("app.scoring", "app.routes"),
+    ("app.scoring", "app.main"),
+    ("app.scoring", "app.registry"),
+    ("app.scoring", "app.progress"),
+    ("app.scoring.computing", "app.scoring.files"),
+    ("app.scoring.computing", "app.scoring.npz"),
+    ("app.scoring.planning", "app.scoring.files"),
+    ("app.scoring.npz", "app.scoring.files"),
+    ("app.scoring.journal", "app.scoring.files"),
+    ("app.scoring.arrow_files", "app.scoring.files"),
     ("app.jobs", "app.routes"),
     ("app.states", "app.jobs"),
     ("app.states", "app.routes"),
@@ -215,15 +230,19 @@ def parsed(package: str) -> dict[str, ast.Module]:
 
 def imports(trees: Mapping[str, ast.Module]) -> dict[str, set[str]]:
     """What each module imports, wherever in it the import stands. `from package import module` is the module."""
-    graph: dict[str, set[str]] = {module: set() for module in trees}
-    for module, tree in trees.items():
-        for node in ast.walk(tree):
-            if isinstance(node, ast.Import):
-                graph[module] |= {alias.name for alias in node.names}
-            elif isinstance(node, ast.ImportFrom):
-                names = {f"{node.module}.{alias.name}" for alias in node.names}
-                graph[module] |= {name if name in trees else str(node.module) for name in names}
-    return graph
+    return {module: imports_of(tree, trees) for module, tree in trees.items()}
+
+
+def imports_of(tree: ast.Module, modules: Iterable[str]) -> set[str]:
+    """What one module imports, of which `modules` are some."""
+    found: set[str] = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            names = {f"{node.module}.{alias.name}" for alias in node.names}
+            found |= {name if name in modules else str(node.module) for name in names}
+    return found
 
 
 def imported_at_once(tree: ast.Module) -> set[str]:
@@ -254,6 +273,15 @@ def test_what_needs_llvm_is_imported_only_where_that_is_known_to_be_there():
     assert using <= USES_LLVM
     for module in TREES.keys() - USES_LLVM:
         assert not USES_LLVM & imported_at_once(TREES[module]), module
+
+
+def test_what_needs_pyarrow_is_imported_only_for_a_file_of_its_own():
+    """By each other; or in a function, which is called for such a file."""
+    for module, tree in TREES.items():
+        if module not in USES_ARROW:
+            at_once = ast.Module([node for node in tree.body if isinstance(node, (ast.Import, ast.ImportFrom))], [])
+            names = imports_of(at_once, TREES)
+            assert not {name for name in names if name.split(".")[0] == "pyarrow" or name in USES_ARROW}, module
 
 
 def test_the_app_has_none_of_the_forbidden_arrows():
