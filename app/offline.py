@@ -1,4 +1,4 @@
-"""What the commands on models do, which need no server: `unrolled inspect`, `import`, `models` and `run`."""
+"""What the commands on models do, which need no server: `inspect`, `import`, `models`, `run` and `score`."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import json
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -15,10 +16,14 @@ import numpy as np
 
 from app import codecs
 from app.codecs.safetensors import with_tensors
+from app.console import STOPPED, fail
 from app.jobs import Jobs
 from app.problems import Problem, problem_of
+from app.progress import progress
 from app.registry import Registry, imports, parse_model
 from app.registry.store import check_name
+from app.scoring import run as scoring
+from app.scoring.journal import folder_of
 from app.settings import Settings, settings_of
 from app.tokens import Tokens
 from app.trees import taken_apart
@@ -26,22 +31,23 @@ from rnn_engine import EngineError, kernels, set_kernel, set_threads
 
 
 @contextmanager
-def _telling() -> Iterator[None]:
+def telling() -> Iterator[None]:
     """Ends the command with one sentence where something is wrong with what it was given."""
     try:
         yield
+    except BrokenPipeError:
+        raise
     except OSError as error:
-        click.echo(f"unrolled: {error.filename or 'a file'}: {error.strerror or error}", err=True)
-        sys.exit(2)
+        fail(f"{error.filename or 'a file'}: {error.strerror or error}")
     except (Problem, EngineError) as error:
         problem = problem_of(error)
         pointers = [where for where, _ in problem.faults if where and where != ("files",)]
         at = f" (at {'/'.join(map(str, pointers[0]))})" if pointers else ""
-        click.echo(f"unrolled: {problem.detail}{at}", err=True)
-        sys.exit(2)
+        fail(f"{problem.detail}{at}")
 
 
-def _settings(models: Path | None) -> Settings:
+def settings_for(models: Path | None) -> Settings:
+    """The settings of a command, whose engine is set up as they say."""
     settings = settings_of({} if models is None else {"models": models})
     set_kernel(settings.kernel)
     set_threads(settings.threads)
@@ -76,15 +82,15 @@ def _config(given: str | None) -> dict[str, Any]:
 
 def inspect(files: tuple[Path, ...], config: str | None, as_json: bool) -> None:
     """Shows what would be understood of the files of a trained model."""
-    with _telling():
-        _settings(None)
+    with telling():
+        settings_for(None)
         found = imports.understand(_by_name(files), _config(config))
         _show(imports.told(found.blueprint, found.net), found.difference, as_json)
 
 
 def inspect_cpu(as_json: bool) -> None:
     """Shows what computes here, after it has compiled whatever of it was not at hand."""
-    _settings(None)
+    settings_for(None)
     kernels.prepare()
     told = kernels.report()
     if as_json:
@@ -103,11 +109,12 @@ def _lines(value: Any) -> list[str]:
 
 def import_model(files: tuple[Path, ...], name: str, config: str | None, models: Path | None, as_json: bool) -> None:
     """Stores a trained model in the model folder, as PUT /models/NAME does."""
-    with _telling():
-        registry = Registry(_settings(models)).models
+    with telling():
+        registry = Registry(settings_for(models)).models
         by_name = _by_name(files)
         with registry.store.incoming() as folder:
-            copies = imports.copied(by_name, folder)
+            with progress("copying", sum(path.stat().st_size for path in by_name.values()), "bytes") as more:
+                copies = imports.copied(by_name, folder, more)
             version = registry.add(copies, _config(config), check_name(name), folder)
         if not as_json:
             click.echo(f"{version.name}, version {version.number}")
@@ -116,8 +123,8 @@ def import_model(files: tuple[Path, ...], name: str, config: str | None, models:
 
 def list_models(models: Path | None, as_json: bool) -> None:
     """Lists the models in the model folder."""
-    with _telling():
-        registry = Registry(_settings(models)).models
+    with telling():
+        registry = Registry(settings_for(models)).models
         registry.refresh()
         listing = registry.listing()
         if as_json:
@@ -132,24 +139,65 @@ def list_models(models: Path | None, as_json: bool) -> None:
             click.echo(f"{failed['name']}  version {failed['version']} does not load: {failed['detail']}", err=True)
 
 
-def run(model: str, source: Path, output: Path | None, models: Path | None) -> None:
+def run(model: str, source: Path, output: Path | None, models: Path | None, as_json: bool) -> None:
     """Runs a stored model over a batch, as POST /models/NAME/run does."""
-    with _telling():
+    with telling():
         if output is not None and output.suffix not in (".npz", ".json"):
             raise Problem(422, f"--output {output} is neither .npz nor .json")
-        settings = _settings(models)
+        settings = settings_for(models)
         registry = Registry(settings)
         registry.models.open(*parse_model(model))
         answer = Jobs(settings, registry, Tokens.of(settings)).unroll({**_request(source), "model": model}).run()
         if output is not None and output.suffix == ".npz":
             _, tensors = taken_apart(answer)
             np.savez(output, **tensors)  # type: ignore[arg-type]
+        elif output is not None:
+            output.write_bytes(codecs.DEFAULT.encode(answer))
         else:
-            text = codecs.DEFAULT.encode(answer)
-            if output is None:
-                click.echo(text)
-            else:
-                output.write_bytes(text)
+            click.echo(codecs.DEFAULT.encode(answer))
+            return
+        if as_json:
+            lengths = answer["lengths"]
+            told = {"model": model, "output": str(output), "rows": len(lengths), "steps": int(lengths.sum())}
+            click.echo(json.dumps(told))
+
+
+def score(
+    source: Path,
+    output: Path,
+    model: str,
+    models: Path | None,
+    returned: tuple[str, ...] | None,
+    dtype: str,
+    as_json: bool,
+    **given: Any,
+) -> None:
+    """Runs a stored model over a file of sequences; `given` are the other fields of a request."""
+    with telling(), _stopping(output):
+        registry = Registry(settings_for(models))
+        registry.models.open(*parse_model(model))
+        net = registry.version(model).network(dtype)
+        report = scoring.score(scoring.Request(source, output, returned=returned, **given), net, progress)
+        if as_json:
+            labels = {"model": f"{net.labels['name']}:{net.labels['version']}", "output": str(output)}
+            rate = {"rows_per_second": round(report.rows_per_second, 1)}
+            click.echo(json.dumps(labels | asdict(report) | rate))
+            return
+        did = f"{report.rows - report.resumed:,} rows in {report.seconds:.1f} s, {report.rows_per_second:,.0f} rows/s"
+        before = f" ({report.resumed:,} were done before)" if report.resumed else ""
+        named = ", ".join(f"{name} [{size}]" for name, size in report.columns.items())
+        click.echo(f"{output}: {report.rows:,} rows of {named}; {did}{before}")
+
+
+@contextmanager
+def _stopping(output: Path) -> Iterator[None]:
+    """Tells how to go on after Ctrl-C."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        left = folder_of(output).exists()
+        click.echo("unrolled: stopped" + ("; --resume goes on with what was done" if left else ""), err=True)
+        sys.exit(STOPPED)
 
 
 def _request(source: Path) -> dict[str, Any]:

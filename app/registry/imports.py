@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-import shutil
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -128,10 +127,23 @@ def file_sha256(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def copied(files: Mapping[str, Path], folder: Path) -> dict[str, Path]:
-    """Copies of files in a folder of `Store.incoming`, by name."""
+#: Bytes that are copied at a time.
+COPIED = 16 << 20
+
+
+def copied(
+    files: Mapping[str, Path], folder: Path, more: Callable[[int], None] = lambda nbytes: None
+) -> dict[str, Path]:
+    """Copies of files in a folder of `Store.incoming`, by name; `more` is told of bytes as they come."""
+    copies = {}
     with storing():
-        return {name: Path(shutil.copyfile(path, originals(folder) / name)) for name, path in files.items()}
+        for name, path in files.items():
+            copies[name] = originals(folder) / name
+            with path.open("rb") as source, copies[name].open("wb") as target:
+                while data := source.read(COPIED):
+                    target.write(data)
+                    more(len(data))
+    return copies
 
 
 def originals(folder: Path) -> Path:
