@@ -14,6 +14,11 @@ export function createComparison({ choices, compared, keep, forget }, { beside, 
     /** A box for each cell but the one that is run; none for a registered model. */
     offer(cells, { cell, model, beside: chosen }) {
       const boxes = model ? [] : cells.filter((name) => name !== cell);
+      const there = [...choices.querySelectorAll("input")];
+      if (there.map(({ value }) => value).join() === boxes.join()) {
+        for (const box of there) box.checked = chosen.includes(box.value);
+        return; // whoever has the focus on one keeps it
+      }
       choices.replaceChildren(
         ...boxes.map((name) =>
           html(
