@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any
+from typing import Any, TypedDict
 from weakref import WeakKeyDictionary
 
 import numpy as np
@@ -41,8 +41,12 @@ NUMBERS: dict[str, Callable[[Network, int, int], int]] = {
     "predictions": lambda net, rows, padded: (padded if net.gives == "sequence" else rows) * net.predicted_size,
     "gates": lambda net, rows, padded: padded * net.gates_size,
     "state": lambda net, rows, padded: rows * net.state_size,
+    "states": lambda net, rows, padded: padded * net.state_size,
     "weights": lambda net, rows, padded: net.parameters,
 }
+
+#: What kernels keep to themselves: the plain loop computes it, for whole batches.
+TRACED = frozenset({"gates", "states"})
 
 #: Bytes of a number as JSON text, at most, by itemsize.
 TEXT_BYTES = {4: 17, 8: 25}
@@ -72,7 +76,7 @@ class Jobs:
         def begin(ready: Network, inputs: Array, lengths: Array | None, given: Any) -> Work:
             state, finish = kept.begin(ready, given, batch_size)
             unrolling = None
-            if "gates" not in returned:
+            if not returned & TRACED:
                 unrolling = ready.passes.begin(
                     inputs,
                     lengths,
@@ -88,7 +92,7 @@ class Jobs:
 
             def at_once() -> Answer:
                 batch = batches.Given(inputs, lengths, starts, batch_size, max_time).packed(time_major)
-                result = ready.forward(batch, state, gates="gates" in returned)
+                result = ready.forward(batch, state, **_traced(returned))
                 return finish(_run_answer(ready, result, returned, lay_out))
 
             def of_unrolled(unrolled: Unrolling) -> Answer:
@@ -132,12 +136,12 @@ class Jobs:
         def begin(ready: Network, data: Array, given: Any) -> Work:
             state, finish = kept.begin(ready, given, rows)
             unrolling = None
-            if "gates" not in returned:
+            if not returned & TRACED:
                 unrolling = ready.passes.begin(data[:, np.newaxis], None, state, name="state")
 
             def at_once() -> Answer:
                 batch = PackedBatch.single_step(data)
-                result = ready.forward(batch, state, gates="gates" in returned, state_name="state")
+                result = ready.forward(batch, state, **_traced(returned), state_name="state")
                 return finish(_step_answer(ready, result, returned))
 
             def of_unrolled(unrolled: Unrolling) -> Answer:
@@ -167,7 +171,7 @@ class Jobs:
         over_time = steps if getattr(request, "packed", False) else rows * max_time
         numbers, nbytes = self._check_memory(request, net, returned, (steps, rows, over_time), states.nbytes)
         to_begin = seconds_to_begin(request, net) + states.seconds(net)
-        kernel = "numpy" if "gates" in returned else net.kernel  # which keeps its gates to itself
+        kernel = "numpy" if returned & TRACED else net.kernel
         to_compute = len(net.layers) * max_time * PER_STEP[kernel] + steps * net.parameters * PER_FMA[kernel]
         timeout = None if request.timeout_ms is None else request.timeout_ms / 1000
         to_answer = numbers * PER_NUMBER[net.dtype.itemsize]
@@ -184,7 +188,7 @@ class Jobs:
         answer = numbers * (itemsize + TEXT_BYTES[itemsize])
         drawn = 0 if net.is_ready else net.parameters * (8 + 3 * itemsize)
         drawn += 0 if net.is_prepared else 2 * net.parameters * itemsize  # packed for the kernels, by way of a copy
-        engine = net.footprint(steps, rows, gates="gates" in returned)
+        engine = net.footprint(steps, rows, **_traced(returned))
         packed = steps * (net.input_size * itemsize + 32) + padded  # the batch, and where its rows stand
         needed = packed + engine + answer + drawn + more
         limits.check_memory(self.settings, needed)
@@ -214,6 +218,15 @@ def _returned(request: NetRequest, net: Network, output: str) -> set[str]:
             422, "predictions need a `readout`, and there is none", ("return", request.returned.index("predictions"))
         )
     return {output if name == "outputs" else name for name in request.returned}
+
+
+class _Traced(TypedDict):
+    gates: bool
+    states: bool
+
+
+def _traced(returned: set[str]) -> _Traced:
+    return {"gates": "gates" in returned, "states": "states" in returned}
 
 
 _descriptions: WeakKeyDictionary[Network, Constant] = WeakKeyDictionary()
@@ -277,6 +290,8 @@ def _common(net: Network, result: Forward, returned: set[str], pad: Callable[[Ar
         answer["predictions"] = found if isinstance(found, np.ndarray) else pad(found.data)
     if result.gates is not None:
         answer["gates"] = [_padded(layer, pad) for layer in result.gates]
+    if result.states is not None:
+        answer["states"] = [_padded(layer, pad) for layer in result.states]
     return answer
 
 

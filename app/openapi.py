@@ -67,7 +67,7 @@ RUN_EXAMPLES = {
             "seed": 7,
             "inputs": [[[1, 0], [0, 1]], [[0.5, -0.5], [0, 0]]],
             "lengths": [2, 1],
-            "return": ["outputs", "last_output", "state", "gates"],
+            "return": ["outputs", "last_output", "state", "gates", "states"],
         },
     },
     "ragged": {

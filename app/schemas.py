@@ -30,7 +30,7 @@ StateIn = Annotated[Any, WithJsonSchema({"anyOf": [{"type": "array", "items": _S
 Readout = Annotated[
     Any, WithJsonSchema({"anyOf": [{"type": "object"}, {"type": "array", "items": {"type": "object"}}]})
 ]
-Returned = Literal["outputs", "last_output", "state", "predictions", "gates", "weights"]
+Returned = Literal["outputs", "last_output", "state", "predictions", "gates", "states", "weights"]
 
 
 class NetRequest(BaseModel):

@@ -65,6 +65,10 @@ class RunAnswer(BaseModel):
     gates: list[dict[str, Any]] | None = Field(
         None, description="per layer, each gate's activations [batch, max_time, units] by name; by direction if both"
     )
+    states: list[StateOut] | None = Field(
+        None,
+        description="after every step: per layer as `state`, but [batch, max_time, units], 0 past the end",
+    )
     weights: dict[str, Any] | None = Field(None, description="as `weights` in a request, in the layout they came in")
 
 
@@ -79,6 +83,7 @@ class StepAnswer(BaseModel):
     last_output: ArrayOut | None = Field(None, description="the same as `output`")
     predictions: ArrayOut | None = Field(None, description="[batch, n], what the readout makes of the output")
     gates: list[dict[str, Any]] | None = Field(None, description="per layer, each gate's activations [batch, units]")
+    states: list[StateOut] | None = Field(None, description="the same as `state`, as arrays")
     weights: dict[str, Any] | None = Field(None, description="as `weights` in a request, in the layout they came in")
 
 
@@ -110,6 +115,9 @@ class ModelOut(BaseModel):
     parameters: int = Field(description="weights in all: embedding, layers, readout")
     embedding: dict[str, int] | None = Field(
         description="vocabulary_size and embedding_size; null where it reads features"
+    )
+    vocabulary: list[str] | None = Field(
+        None, description="the token that each id stands for, if `config` told; not in the list of all models"
     )
     layers: list[LayerOut] = Field(description="the recurrent layers, bottom first")
     readout: list[dict[str, Any]] | None = Field(description="the dense layers behind them, or null")

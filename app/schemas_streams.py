@@ -57,6 +57,7 @@ class StreamAnswer(BaseModel):
     )
     last_output: ArrayOut | None = Field(None, description="[batch, units], of this frame; 0 without steps")
     gates: list[dict[str, Any]] | None = Field(None, description="per layer, by name")
+    states: list[dict[str, Any]] | None = Field(None, description="after every step, per layer as `state`")
     weights: dict[str, Any] | None = Field(None, description="as /run returns them")
     state: AnyStateOut | None = Field(
         None, description="after the frame, where it is asked for; in the last answer, and when a stream is closed"

@@ -108,8 +108,8 @@ def register(service: Service) -> None:
     arrays = checkpoint()
     softmax = {"weight": "fc.weight", "bias": "fc.bias", "activation": "softmax"}
     configs: dict[str, dict[str, Any]] = {
-        "enc": {"embedding": "emb.weight"},
-        "dec": {"embedding": "emb.weight", "readout": softmax},
+        "enc": {"embedding": "emb.weight", "vocabulary": GRAPHEMES},
+        "dec": {"embedding": "emb.weight", "readout": softmax, "vocabulary": PHONEMES},
     }
     for side, name in (("enc", "g2p-encoder"), ("dec", "g2p-decoder")):
         told = service.register(name, as_state_dict(arrays, side), configs[side])

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from rnn_engine.errors import NonFiniteError
-from rnn_engine.layer import Layer
+from rnn_engine.layer import Layer, Trace
 from rnn_engine.packed import PackedBatch
-from rnn_engine.types import Array, NamedState
+from rnn_engine.types import Array, Direction, NamedState
 
 
 @dataclass(frozen=True)
@@ -20,10 +20,24 @@ class Forward:
 
     outputs: PackedBatch  # [N, O]
     state: NamedState  # an entry per layer, [B, U] each
-    gates: list[dict[str, Any]] | None = None  # per layer {"input": [N, U], …}, if asked for
     predictions: PackedBatch | Array | None = (
         None  # [N, n], where there is a readout; [B, n] if it sees one output a row
     )
+    gates: list[dict[str, Any]] | None = None  # per layer {"input": [N, U], …}, if asked for
+    states: NamedState | None = None  # after every step, an entry per layer, [N, U] each, if asked for
+
+
+def traced_by_name(
+    layers: Sequence[Layer], traces: Sequence[Mapping[Direction, Trace]], *, gates: bool, states: bool
+) -> dict[str, Any]:
+    """The fields of a Forward that tell what was asked for of every step, an entry per layer."""
+    each = list(zip(layers, traces, strict=True))
+    told: dict[str, Any] = {}
+    if gates:
+        told["gates"] = [layer.named_gates(trace) for layer, trace in each]
+    if states:
+        told["states"] = [layer.named_states(trace) for layer, trace in each]
+    return told
 
 
 def seen_by_readout(layer: Layer, gives: str, outputs: PackedBatch, state: Mapping[str, Any]) -> Array:

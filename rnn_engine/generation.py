@@ -194,7 +194,7 @@ def by_loop(net: Network, prompts: Prompts, feed: Feed, told: Told | None = None
     The way of what has no `Unrolling`; and it says what is wrong where something is not finite.
     """
     samples, packing = prompts.samples, prompts.batch.packing
-    outputs, state, _ = net.passes.run(prompts.batch, prompts.state, gates=False, name="initial_state")
+    outputs, state, _ = net.passes.run(prompts.batch, prompts.state, name="initial_state")
     last = np.empty((packing.batch_size, net.output_size), net.dtype)
     last[packing.order if packing.order is not None else slice(None)] = outputs.data[packing.last]
     chosen: Any = np.repeat(np.arange(packing.batch_size), samples)
@@ -213,7 +213,7 @@ def by_loop(net: Network, prompts: Prompts, feed: Feed, told: Told | None = None
         if not len(rows):
             break
         try:
-            outputs, state, _ = net.passes.run(PackedBatch.single_step(inputs), state, gates=False, name="state")
+            outputs, state, _ = net.passes.run(PackedBatch.single_step(inputs), state, name="state")
             predictions = net.read_out(outputs.data)
         except NonFiniteError as error:
             raise NonFiniteError(f"generated step {step + 1}: {error.detail}", *error.where) from None

@@ -30,6 +30,27 @@ MERGES: dict[str, Callable[[list[Array]], Array]] = {
 
 
 @dataclass(frozen=True)
+class Trace:
+    """Room for what one direction of a layer goes through, step by step in forward time."""
+
+    gates: Array | None  # [G, N, U]; None where nobody asks
+    states: tuple[Array, ...]  # [N, size], the parts of a state as `WeightedCell.advance` has them; () likewise
+
+    @classmethod
+    def of(cls, cell: WeightedCell, steps: int, *, gates: bool, states: bool) -> Trace:
+        """For N steps of a cell."""
+        return cls(
+            np.empty(cell.blocks_of(steps), cell.dtype) if gates else None,
+            tuple(np.empty((steps, size), cell.dtype) for size in cell.flat_sizes) if states else (),
+        )
+
+    @property
+    def arrays(self) -> list[Array]:
+        """All there are."""
+        return [*self.states, *([] if self.gates is None else [self.gates])]
+
+
+@dataclass(frozen=True)
 class Layer:
     """Cells by direction, all of one kind. Outputs of both directions stand side by side, forward first, or are merged.
 
@@ -74,19 +95,23 @@ class Layer:
             return self.first.output_size
         return sum(cell.output_size for cell in self.cells.values())
 
-    def run(self, batch: PackedBatch, state: FlatState, gates: dict[Direction, Array] | None = None) -> PackedBatch:
-        """[N, D] -> [N, output_size]. `state`, longest row first, becomes the final one; fills `gates` [G, N, U]."""
+    def run(self, batch: PackedBatch, state: FlatState, traces: dict[Direction, Trace] | None = None) -> PackedBatch:
+        """[N, D] -> [N, output_size]. `state`, longest row first, becomes the final one; fills `traces`."""
         outputs = []
         for side, cell in self.cells.items():
-            room = gates[side] if gates is not None else None
+            trace = traces[side] if traces else Trace(None, ())
+            steps = batch.reversed() if side == BACKWARD else batch
+            out = unroll_weighted(cell, steps, state[side], gates=trace.gates, states=trace.states[:-1])
+            if trace.states:
+                trace.states[-1][:] = out
             if side == BACKWARD:
                 back = batch.packing.reversal
-                out = unroll_weighted(cell, batch.reversed(), state[side], gates=room)
-                outputs.append(out if self.go_backwards else out[back])
-                if room is not None:
-                    room[:] = room[:, back]
-            else:
-                outputs.append(unroll_weighted(cell, batch, state[side], gates=room))
+                out = out if self.go_backwards else out[back]
+                if trace.gates is not None:
+                    trace.gates[:] = trace.gates[:, back]
+                for part in trace.states:
+                    part[:] = part[back]
+            outputs.append(out)
         if self.residual:
             for out in outputs:
                 out += batch.data
@@ -172,11 +197,16 @@ class Layer:
             entries[side] = dict(zip(self.state_names, arrays, strict=True))
         return entries if self.bidirectional else next(iter(entries.values()))
 
-    def named_gates(self, gates: dict[Direction, Array]) -> dict[str, Any]:
-        """[G, N, U] activations by gate: {"input": [N, U], …}, by direction if there are two; {} for the basic RNN."""
+    def named_states(self, traces: Mapping[Direction, Trace]) -> dict[str, Any]:
+        """The state after every step, named as the final one: {"h": [N, U]}, by direction if there are two."""
+        return self.named_state({side: trace.states for side, trace in traces.items()})
+
+    def named_gates(self, traces: Mapping[Direction, Trace]) -> dict[str, Any]:
+        """The activations by gate: {"input": [N, U], …}, by direction if there are two; {} for the basic RNN."""
         entries = {}
         for side, cell in self.cells.items():
-            entries[side] = {name: gates[side][g] for g, name in enumerate(cell.gates)}
+            gates = traces[side].gates
+            entries[side] = {} if gates is None else {name: gates[g] for g, name in enumerate(cell.gates)}
         return entries if self.bidirectional else next(iter(entries.values()))
 
     def first_overflow(self, batch: PackedBatch, state: FlatState) -> tuple[int, int] | None:
@@ -249,7 +279,9 @@ class Peak:
         return most + batch_size * self.row + steps * self.step + self.least
 
 
-def peak_of(layers: Sequence[Layer], input_size: int, itemsize: int, embeds: bool, gates: bool, fused: bool) -> Peak:
+def peak_of(
+    layers: Sequence[Layer], input_size: int, itemsize: int, embeds: bool, gates: bool, states: bool, fused: bool
+) -> Peak:
     """How many numbers a pass over these layers holds.
 
     A kernel, `fused`, writes what it read backward where it belongs, and needs no copy of an embedding's rows.
@@ -258,15 +290,16 @@ def peak_of(layers: Sequence[Layer], input_size: int, itemsize: int, embeds: boo
     each, row, step = [], 0, 0
     for layer in layers:
         out = sum(cell.output_size for cell in layer.cells.values())
-        if fused and not gates:
+        if fused and not (gates or states):
             out += (layer.merge != "concat") * 2 * layer.output_size
             out += (BACKWARD in layer.cells) * 16 // itemsize  # where each step stands
         elif BACKWARD in layer.cells:  # its inputs reversed; then its outputs reversed back and put together
             out = max(size + out, 5 * out // 2)
         width = sum(cell.blocks * cell.num_units for cell in layer.cells.values())
         each.append((below + out, width))
-        row += 3 * sum(sum(cell.flat_sizes) for cell in layer.cells.values())
-        step += width if gates else 0
+        kept = sum(sum(cell.flat_sizes) for cell in layer.cells.values())
+        row += 3 * kept
+        step += (width if gates else 0) + (kept if states else 0)
         below = size = layer.output_size
     return Peak(tuple(each), row, step, PROJECTED_BYTES // itemsize)
 

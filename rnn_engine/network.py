@@ -13,7 +13,7 @@ from rnn_engine.blueprint import Blueprint
 from rnn_engine.catalog import cell_kind
 from rnn_engine.describe import metadata, summary, told_once
 from rnn_engine.digest import Fingerprint
-from rnn_engine.forward import Forward, predicted, seen_by_readout
+from rnn_engine.forward import Forward, predicted, seen_by_readout, traced_by_name
 from rnn_engine.front import Front
 from rnn_engine.fusion import fused_dense
 from rnn_engine.initializers import RandomWords
@@ -316,9 +316,9 @@ class Network:
         """What it consists of, layer by layer."""
         return metadata(self.layers, self.front, self.readout, self.gives)
 
-    def footprint(self, steps: int, batch_size: int, *, gates: bool = False) -> int:
+    def footprint(self, steps: int, batch_size: int, *, gates: bool = False, states: bool = False) -> int:
         """Bytes that a pass over `steps` real steps of `batch_size` rows takes at its peak, without its inputs."""
-        of = self.dtype.itemsize, self.embeds, gates, self.kernel == "fused"
+        of = self.dtype.itemsize, self.embeds, gates, states, self.kernel == "fused"
         if of not in self._peaks:
             self._peaks[of] = peak_of(self.layers, self.input_size, *of)
         predicted = sum(dense.size for dense in self.readout) * (steps if self.gives == "sequence" else batch_size)
@@ -330,15 +330,18 @@ class Network:
         initial_state: StateLike | None = None,
         *,
         gates: bool = False,
+        states: bool = False,
         state_name: str = "initial_state",
     ) -> Forward:
         """A pass over a packed batch [N, input_size] (or [N] token ids, for a net that embeds).
 
+        With `gates` and `states` it has what the plain loop computes at every step, in forward time.
         `initial_state` is in the order of the batch, zeros if None; `state_name` is what errors call it.
         Raises ShapeError, StateError, or NonFiniteError: for an input, or for a result that overflowed.
         """
-        outputs, state, traced = self.passes.run(batch, initial_state, gates=gates, name=state_name)
-        return Forward(outputs, state, traced, self._predict(outputs, state))
+        outputs, state, traced = self.passes.run(batch, initial_state, gates=gates, states=states, name=state_name)
+        told = traced_by_name(self.layers, traced, gates=gates, states=states)
+        return Forward(outputs, state, self._predict(outputs, state), **told)
 
     def run(
         self,
@@ -379,7 +382,7 @@ class Network:
     def finished(self, unrolled: Unrolling) -> Forward:
         """What a pass gives, of a batch whose strands have come to their end."""
         batch, state = unrolled.packed(), unrolled.state
-        return Forward(batch, state, None, self._predict(batch, state))
+        return Forward(batch, state, self._predict(batch, state))
 
     def last_output(self, result: Forward) -> Array:
         """[B, O]: each row's forward outputs at its last real step, backward ones at its first; 0 for length 0."""

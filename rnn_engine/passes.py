@@ -13,7 +13,7 @@ from rnn_engine.front import Front
 from rnn_engine.fusion import FusedLayer, fused_layer, over_table
 from rnn_engine.kernels.fused import Rows
 from rnn_engine.kernels.stack import Stack
-from rnn_engine.layer import FlatState, Layer
+from rnn_engine.layer import FlatState, Layer, Trace
 from rnn_engine.packed import PackedBatch, Packing
 from rnn_engine.types import Array, Direction, NamedState, StateLike
 from rnn_engine.unrolling import Unrolling, advance
@@ -39,32 +39,38 @@ class Passes:
         return cls(layers, tuple(fused), front, dtype)
 
     def run(
-        self, batch: PackedBatch, initial_state: StateLike | None, *, gates: bool, name: str
-    ) -> tuple[PackedBatch, NamedState, list[dict[str, Any]] | None]:
-        """[N, input_size] (or [N] token ids) -> outputs [N, O], final states and, if asked for, every layer's gates.
+        self,
+        batch: PackedBatch,
+        initial_state: StateLike | None,
+        *,
+        gates: bool = False,
+        states: bool = False,
+        name: str,
+    ) -> tuple[PackedBatch, NamedState, list[dict[Direction, Trace]]]:
+        """[N, input_size] (or [N] token ids) -> outputs [N, O], final states, and traces of every layer.
 
+        A trace has the gates and the states after every step if those are asked for; there is none if neither is.
         `name` is what errors call the initial state.
         """
         self.front.check_shape(batch)
         packing = batch.packing
         initial = self.read_state(initial_state, packing.batch_size, name)
-        states: list[FlatState] = []
-        traced: list[dict[str, Any]] = []
+        final: list[FlatState] = []
+        traced: list[dict[Direction, Trace]] = []
         for k, layer in enumerate(self.layers):
             zeros = initial_state is None and layer.initial_state is None
             state = initial[k] if zeros else packing.sorted_state(initial[k])
             began = None if zeros else initial[k]
-            room = _room(layer, packing.total) if gates else {}
+            room = _room(layer, packing.total, gates=gates, states=states) if gates or states else {}
             with np.errstate(over="ignore", invalid="ignore"):  # what comes of it is told here
                 outputs, finite = self._layer(k, batch, state, room)
             if not finite:
-                self._refuse(k, batch, [outputs.data, *room.values()], state, began)
-            if gates:
-                traced.append(layer.named_gates(room))
-            states.append(packing.unsorted_state(state))
+                self._refuse(k, batch, [outputs.data, *_arrays(room)], state, began)
+            traced.append(room)
+            final.append(packing.unsorted_state(state))
             batch = outputs
-        named = [layer.named_state(state) for layer, state in zip(self.layers, states, strict=True)]
-        return batch, named, traced if gates else None
+        named = [layer.named_state(state) for layer, state in zip(self.layers, final, strict=True)]
+        return batch, named, traced
 
     @property
     def nbytes(self) -> int:
@@ -131,7 +137,7 @@ class Passes:
         return begun.outputs, begun.state
 
     def _layer(
-        self, k: int, batch: PackedBatch, state: FlatState, room: dict[Direction, Array]
+        self, k: int, batch: PackedBatch, state: FlatState, room: dict[Direction, Trace]
     ) -> tuple[PackedBatch, bool]:
         """One layer's outputs [N, O], and whether all is finite; `state` becomes the final one."""
         layer, fused = self.layers[k], self.fused[k]
@@ -140,8 +146,8 @@ class Passes:
             if fused is None:
                 outputs = layer.run(features, state, room or None)
                 carried = (part for parts in state.values() for part in parts[:-1])  # h, the last, is in the outputs
-                return outputs, _all_finite(outputs.data, *room.values(), *carried)
-            # the kernel keeps its gates to itself: the loop computes them once more
+                return outputs, _all_finite(outputs.data, *_arrays(room), *carried)
+            # the kernel keeps what happens between to itself: the loop computes it once more
             layer.run(features, {side: tuple(map(np.copy, parts)) for side, parts in state.items()}, room)
         if k == 0 and self.front.embedding is not None:
             self.front.check_ids(batch)
@@ -149,7 +155,7 @@ class Passes:
         else:
             rows = Rows(_in_one_piece(batch.data, self.dtype))
         data, finite = fused.run(rows, batch.packing, state)
-        return batch.with_data(data), finite and _all_finite(*room.values())
+        return batch.with_data(data), finite and _all_finite(*_arrays(room))
 
     def read_state(self, given: StateLike | None, batch_size: int, name: str) -> list[FlatState]:
         """The initial state of each layer, [B, size] in the order of the batch, checked; None: what layers begin with.
@@ -202,8 +208,12 @@ def _in_one_piece(array: Array, dtype: np.dtype[Any]) -> Array:
         return array.astype(dtype, order="C")
 
 
-def _room(layer: Layer, steps: int) -> dict[Direction, Array]:
-    return {side: np.empty(cell.blocks_of(steps), cell.dtype) for side, cell in layer.cells.items()}
+def _room(layer: Layer, steps: int, *, gates: bool, states: bool) -> dict[Direction, Trace]:
+    return {side: Trace.of(cell, steps, gates=gates, states=states) for side, cell in layer.cells.items()}
+
+
+def _arrays(room: dict[Direction, Trace]) -> list[Array]:
+    return [array for trace in room.values() for array in trace.arrays]
 
 
 def _all_finite(*arrays: Array) -> bool:

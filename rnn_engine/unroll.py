@@ -38,11 +38,17 @@ def unroll(cell: RNNCell, batch: PackedBatch, state: State) -> Array:
 
 
 def unroll_weighted(
-    cell: WeightedCell, batch: PackedBatch, state: tuple[Array, ...], *, gates: Array | None = None
+    cell: WeightedCell,
+    batch: PackedBatch,
+    state: tuple[Array, ...],
+    *,
+    gates: Array | None = None,
+    states: Sequence[Array] = (),
 ) -> Array:
     """`unroll` for a cell with weights: many steps' inputs are projected in one product, and a step allocates nothing.
 
-    `gates` [G, N, U], if given, receives the gates' activations.
+    `gates` [G, N, U], if given, receives the gates' activations, and `states`, [N, size] each, the state after every
+    step but its last part, which the outputs are.
     """
     data, packing = batch.data, batch.packing
     outputs = np.empty((len(data), cell.output_size), cell.dtype)
@@ -63,8 +69,11 @@ def unroll_weighted(
             for t, (z_t, output) in enumerate(zip(z_by_step, outputs_by_step, strict=True)):
                 cell.advance(z_t, h, output, carried, work)
                 h = output
+                step = slice(begin + t * alive, begin + (t + 1) * alive)
                 if gates is not None:
-                    gates[:, begin + t * alive : begin + (t + 1) * alive] = work[0]
+                    gates[:, step] = work[0]
+                for kept, part in zip(states, carried, strict=False):  # none, where they are not asked for
+                    kept[step] = part
     if packing.total:
         h_final[: packing.widest] = outputs[packing.last]
     return outputs

@@ -70,6 +70,7 @@ class RunAnswer(Answer, Generic[Sequences]):
     last_output = Part[Array]()  # [B, U]
     predictions = Part[Any]()  # [B, T, n]; [B, n] of a model that gives one a sequence
     gates = Part[list[dict[str, Any]]]()  # per layer, each gate's values [B, T, U] by name
+    states = Part[State]()  # after every step: per layer, [B, T, U] by name
     weights = Part[dict[str, Any]]()  # as `weights` of a request
 
 
@@ -82,6 +83,7 @@ class StepAnswer(Answer):
     last_output = Part[Array]()  # [B, U], the same as `output`
     predictions = Part[Array]()  # [B, n]
     gates = Part[list[dict[str, Any]]]()  # per layer, [B, U] by name
+    states = Part[State]()  # the same as `state`
     weights = Part[dict[str, Any]]()
 
 
@@ -127,6 +129,7 @@ class StreamAnswer(Answer, Generic[Sequences]):
     predictions = Part[Any]()  # [B, T, n]; [B, n] of a model that gives one: of all steps so far
     last_output = Part[Array]()  # [B, U]
     gates = Part[list[dict[str, Any]]]()
+    states = Part[State]()  # after every step, as `gates`
     weights = Part[dict[str, Any]]()
     state = Part[State]()  # in the last answer, or where it is asked for
     steps = Part[Array]()  # [B] int64, in all; in the last answer

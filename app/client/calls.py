@@ -112,7 +112,7 @@ def renamed(options: Mapping[str, Any]) -> dict[str, Any]:
 
 def laid_out(tree: dict[str, Any], layout: Layout) -> dict[str, Any]:
     """An answer of /run or of a stream, with lists of sequences where the inputs were one."""
-    for name in ("outputs", "gates"):
+    for name in ("outputs", "gates", "states"):
         if name in tree:
             tree[name] = layout.over_time(tree[name])
     if "predictions" in tree:

@@ -10,7 +10,7 @@ from typing import Any, Literal, TypeAlias, TypedDict
 
 Dtype: TypeAlias = Literal["float32", "float64"]
 StateFormat: TypeAlias = Literal["arrays", "token"]
-Returned: TypeAlias = Literal["outputs", "last_output", "state", "predictions", "gates", "weights"]
+Returned: TypeAlias = Literal["outputs", "last_output", "state", "predictions", "gates", "states", "weights"]
 
 
 class NetOptions(TypedDict, total=False):

@@ -61,7 +61,14 @@ class Version:
             "sha256": self.record["sha256"],
             **imports.told(self.blueprint, self.network()),
             **({"golden": self.record["golden"]} if "golden" in self.record else {}),
+            **({"vocabulary": self.vocabulary} if self.vocabulary else {}),
         }
+
+    @property
+    def vocabulary(self) -> list[str] | None:
+        """The token that each id stands for, where its owner told."""
+        found: list[str] | None = self.record.get("config", {}).get("vocabulary")
+        return found
 
 
 @dataclass(frozen=True)
@@ -270,6 +277,7 @@ class Models:
         for name in sorted(self._versions):
             with suppress(Problem):  # deleted meanwhile
                 told.append(self.metadata(name))
+                told[-1].pop("vocabulary", None)  # as long as the embedding, for whoever asks for that model
         failed = [{"name": name, **one} for name in sorted(self._failed) for one in self._failures(name)]
         unloaded = list(self._unloaded)
         return {"models": told} | ({"failed": failed} if failed else {}) | ({"unloaded": unloaded} if unloaded else {})

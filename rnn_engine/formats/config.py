@@ -19,6 +19,7 @@ FIELDS = {
     "embedding": "the full name of the embedding's tensor in the file",
     "readout": 'an object of tensor names, {"kernel" or "weight", "bias", "activation"}, or a list of such; one may be '
     'an "activation" alone',
+    "vocabulary": "a list of texts: the token that each row of the embedding stands for, all of them different",
     "initial_state": 'an object of tensor names, {"h"} or {"c", "h"}: a learned state that sequences begin with',
     "readout_of": '"sequence", "last_output" (forward half at the last step, backward at the first) or "last_step"',
     "return_sequences": "true, or false for a net that gives one output a row",
@@ -35,6 +36,7 @@ class Config:
     module: str | Sequence[str] | None = None
     embedding: str | None = None
     readout: Mapping[str, Any] | Sequence[Mapping[str, Any]] | None = None
+    vocabulary: Sequence[str] | None = None
     initial_state: Mapping[str, str] | None = None
     readout_of: str | None = None
     return_sequences: bool | None = None
@@ -85,6 +87,7 @@ _FITS = {
     "module": lambda value: isinstance(value, str) or _names(value),
     "embedding": lambda value: isinstance(value, str),
     "readout": lambda value: isinstance(value, Mapping) or _objects(value),
+    "vocabulary": lambda value: _names(value) and len(set(value)) == len(value),
     "initial_state": lambda value: (
         isinstance(value, Mapping)
         and bool(value)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from importlib import import_module
 from pathlib import Path
 from typing import Any, TypeAlias, cast
@@ -13,6 +13,7 @@ from rnn_engine.errors import EngineError, OptionError, listed, shown
 from rnn_engine.formats.base import Contents, Files, FormatError, UnsupportedError, is_text
 from rnn_engine.formats.config import Config
 from rnn_engine.formats.resolve import resolve
+from rnn_engine.types import Array
 
 __all__ = ["Config", "FormatError", "UnsupportedError", "read"]
 
@@ -62,7 +63,20 @@ def read(files: Mapping[str, Path], config: Mapping[str, Any] | None = None) -> 
     what does not fit; their paths begin with "files" or "config".
     """
     said = Config.of(config)
-    return resolve(contents(files, said), said)
+    blueprint = resolve(contents(files, said), said)
+    _check_vocabulary(said.vocabulary, blueprint.embedding)
+    return blueprint
+
+
+def _check_vocabulary(vocabulary: Sequence[str] | None, embedding: Array | None) -> None:
+    """Raises OptionError unless there is a token for each row of the embedding."""
+    if vocabulary is None:
+        return
+    where = "config", "vocabulary"
+    if embedding is None:
+        raise OptionError("a vocabulary says what an embedding's rows stand for: the model has no embedding", *where)
+    if len(vocabulary) != len(embedding):
+        raise OptionError(f"vocabulary has {len(vocabulary)} tokens, the embedding {len(embedding)} rows", *where)
 
 
 def contents(files: Mapping[str, Path], config: Config) -> Contents:

@@ -106,7 +106,7 @@ def test_run_gives_what_the_engine_computes(client):
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 def test_every_part_of_an_answer_has_the_bits_that_json_has(client, over_json, dtype):
-    returns = ["outputs", "last_output", "state", "predictions", "gates", "weights"]
+    returns = ["outputs", "last_output", "state", "predictions", "gates", "states", "weights"]
     readout = {"kernel": DRAW.standard_normal((10, 2)), "bias": [0.5, -0.5], "activation": "softmax"}
     net = {"cell": "gru", "num_units": [3, 5], "bidirectional": True, "dtype": dtype, "readout": readout}
     answer = client.run(X, lengths=LENGTHS, returns=returns, **net)
@@ -183,12 +183,13 @@ def test_a_ragged_list_where_an_array_belongs_is_told_so(client):
 
 def test_a_list_of_sequences_comes_back_as_a_list(client):
     readout = {"kernel": np.eye(5)[:, :2], "activation": "softmax"}
-    options = NET | {"readout": readout, "returns": ["outputs", "predictions", "gates", "state"]}
+    options = NET | {"readout": readout, "returns": ["outputs", "predictions", "gates", "states", "state"]}
     ragged, padded = client.run(ROWS, **options), client.run(X, lengths=LENGTHS, **options)
     for name in ("outputs", "predictions"):
         assert [len(row) for row in ragged.tree[name]] == LENGTHS
         assert_same(ragged.tree[name], unpad(padded.tree[name], LENGTHS))
     assert_same(ragged.gates[1]["forget"], unpad(padded.gates[1]["forget"], LENGTHS))
+    assert_same(ragged.states[1]["h"], unpad(padded.states[1]["h"], LENGTHS))
     assert_same(ragged.state, padded.state)
     assert ragged.lengths.tolist() == LENGTHS
 

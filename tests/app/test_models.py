@@ -137,6 +137,32 @@ def test_a_model_is_answered_201_with_its_metadata():
     assert set(told["tensors"]) == set(READER)
 
 
+def test_a_vocabulary_is_kept_and_told_with_its_model_and_not_with_all_models():
+    vocabulary = ["<pad>", *"abcde", " "]
+    with service() as client:
+        told = registered(client, "speller", READER, READING | {"vocabulary": vocabulary})
+        assert told["vocabulary"] == client.get("/models/speller").json()["vocabulary"] == vocabulary
+        assert "vocabulary" not in registered(client, "mute", READER, READING)
+        assert [model.get("vocabulary") for model in client.get("/models").json()["models"]] == [None] * 2
+
+
+@pytest.mark.parametrize(
+    ("config", "said"),
+    [
+        (READING | {"vocabulary": ["a", "b"]}, "has 2 tokens, the embedding 7 rows"),
+        ({"vocabulary": ["a"]}, "the model has no embedding"),
+        (READING | {"vocabulary": [*"abcdef", "a"]}, "all of them different"),
+    ],
+)
+def test_a_vocabulary_that_is_none_of_the_embeddings_is_refused(config, said):
+    with service() as client:
+        response = put(client, "speller", save(READER), config)
+        assert response.status_code == 422
+        (error,) = response.json()["errors"]
+        assert said in error["detail"]
+        assert error["pointer"] == "/config/vocabulary"
+
+
 def test_a_models_name_means_its_newest_version_and_every_version_can_be_looked_up(stocked):
     newest, first = stocked.get("/models/net").json(), stocked.get("/models/net/versions/1").json()
     assert (newest["version"], newest["versions"]) == (2, [1, 2])
@@ -301,7 +327,7 @@ def test_time_major_swaps_the_first_two_axes_of_features_and_of_ids(stocked):
         assert np.array_equal(swapped["state"][0]["h"], plain["state"][0]["h"])
 
 
-@pytest.mark.parametrize("returned", ["outputs", "last_output", "state", "gates", "weights", "predictions"])
+@pytest.mark.parametrize("returned", ["outputs", "last_output", "state", "gates", "states", "weights", "predictions"])
 def test_only_what_is_asked_for_is_returned(stocked, returned):
     answer = stocked.answer("/models/reader/run", inputs=IDS, **{"return": [returned]})
     assert set(answer) == {"model", "lengths", returned}

@@ -32,7 +32,7 @@ FIELDS = {
         "targets",
         "loss",
     },
-    "RunAnswer": {"model", "lengths", "outputs", "last_output", "state", "predictions", "gates", "weights"},
+    "RunAnswer": {"model", "lengths", "outputs", "last_output", "state", "predictions", "gates", "states", "weights"},
     "StepAnswer": {"model", "output", "state", "predictions"},
     "ArrayOut": {"shape", "dtype", "values"},
     "ProblemOut": {"type", "title", "status", "detail", "error", "errors"},
@@ -148,7 +148,7 @@ def test_defaults_and_bounds_are_those_of_the_contract(schemas):
     assert properties["time_major"]["default"] is False
     assert any(option.get("minimum") == 1 for option in properties["num_layers"]["anyOf"])
     returned = [item for where, item in parts(properties["return"]) if where.endswith("/enum")]
-    assert returned == [["outputs", "last_output", "state", "predictions", "gates", "weights"]]
+    assert returned == [["outputs", "last_output", "state", "predictions", "gates", "states", "weights"]]
 
 
 @pytest.mark.parametrize(("name", "field"), [("Run", "initial_state"), ("Step", "state")])
@@ -161,7 +161,7 @@ def test_a_state_is_a_list_or_a_token_both_ways(schemas, name, field):
 
 
 def test_what_an_answer_has_the_schema_has(client, schemas):
-    everything = ["outputs", "last_output", "state", "predictions", "gates", "weights"]
+    everything = ["outputs", "last_output", "state", "predictions", "gates", "states", "weights"]
     net = {"cell": "lstm", "num_units": 2, "readout": {"kernel": [[1], [1]]}, "return": everything}
     answer = client.run(**net, inputs=[[[1]]], cell_options={"residual": True})
     assert set(answer) <= set(schemas["RunAnswer"]["properties"])

@@ -167,7 +167,7 @@ def test_max_time_0_gives_empty_outputs_and_the_initial_state(client):
         assert (answer["state"][0]["c"] == 0.5).all()
 
 
-@pytest.mark.parametrize("returned", ["outputs", "last_output", "state", "predictions", "gates", "weights"])
+@pytest.mark.parametrize("returned", ["outputs", "last_output", "state", "predictions", "gates", "states", "weights"])
 @pytest.mark.parametrize("shape", [(0, 6, 4), (3, 0, 4), (0, 0, 4)])
 def test_nothing_in_is_nothing_out_for_everything_that_can_be_returned(client, returned, shape):
     readout = {"kernel": np.ones((10, 3)).tolist(), "activation": "softmax"}
@@ -468,14 +468,14 @@ def test_another_net_of_the_same_seed_is_another_net(client, change):
 # -- what is returned --------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", ["outputs", "last_output", "state", "predictions", "gates", "weights"])
+@pytest.mark.parametrize("name", ["outputs", "last_output", "state", "predictions", "gates", "states", "weights"])
 def test_exactly_what_was_asked_for_is_returned(client, name):
     request = {"cell": "gru", **ARTICLE, "readout": {"kernel": np.ones((5, 2)).tolist()}}
     assert set(client.run(**request, **{"return": [name]})) == {"model", "lengths", name}
 
 
 def test_return_may_ask_for_nothing_or_for_all(client):
-    everything = ["outputs", "last_output", "state", "predictions", "gates", "weights"]
+    everything = ["outputs", "last_output", "state", "predictions", "gates", "states", "weights"]
     request = {"cell": "gru", **ARTICLE, "readout": {"kernel": np.ones((5, 2)).tolist()}}
     assert set(client.run(**request, **{"return": []})) == {"model", "lengths"}
     assert set(client.run(**request, **{"return": everything})) == {"model", "lengths", *everything}
@@ -523,6 +523,35 @@ def test_gru_gates_are_activations_that_give_the_outputs_both_ways(client):
     following = z[1, 2] * outputs[1, 3, 5:] + (1 - z[1, 2]) * n[1, 2]
     assert np.allclose(outputs[1, 2, 5:], following, rtol=0, atol=1e-12)
     assert not gates["backward"]["reset"][1, 4:].any()
+
+
+@pytest.mark.parametrize("kind", ["rnn", "lstm", "gru"])
+def test_states_are_those_of_runs_that_end_at_each_step(client, kind):
+    request = {"cell": kind, **ARTICLE, "num_layers": 2}
+    states = arrays(client.run(**request, **{"return": ["states"]}))["states"]
+    for t in range(1, 7):
+        ended = arrays(client.run(**request | {"lengths": [min(length, t) for length in ARTICLE["lengths"]]}))["state"]
+        for layer in (0, 1):
+            assert set(states[layer]) == set(ended[layer])
+            for name, parts in states[layer].items():
+                assert parts.shape == (3, 6, 5)
+                alive = [row for row, length in enumerate(ARTICLE["lengths"]) if t <= length]
+                assert np.allclose(parts[alive, t - 1], ended[layer][name][alive], rtol=0, atol=1e-12)
+                assert not parts[1, 4:].any()
+
+
+def test_states_of_both_directions_are_packed_with_packed_sequences(client):
+    request = {"cell": "lstm", "num_units": 5, "bidirectional": True, "dtype": "float64", "return": ["states", "state"]}
+    lengths = [6, 4, 6]
+    padded = arrays(client.run(**request, inputs=X.tolist(), lengths=lengths))
+    rows = np.concatenate([X[row, :length] for row, length in enumerate(lengths)])
+    packed = arrays(client.run(**request, inputs=rows.tolist(), lengths=lengths, packed=True))
+    for side in ("forward", "backward"):
+        for name in ("c", "h"):
+            steps = padded["states"][0][side][name]
+            expected = np.concatenate([steps[row, :length] for row, length in enumerate(lengths)])
+            assert np.array_equal(packed["states"][0][side][name], expected)
+    assert np.array_equal(padded["states"][0]["backward"]["c"][:, 0], padded["state"][0]["backward"]["c"])
 
 
 def test_gates_are_time_major_with_the_outputs(client):

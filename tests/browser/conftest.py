@@ -64,6 +64,20 @@ def browser():
 
 
 @pytest.fixture
+def expect():
+    """Playwright's assertions, which wait until they hold."""
+    return pytest.importorskip("playwright.sync_api").expect
+
+
+@pytest.fixture
+def front(page, address, expect):
+    """The front page, once its example is drawn."""
+    page.goto(address)
+    expect(page.locator(".cell")).to_have_count(8)
+    return page
+
+
+@pytest.fixture
 def page(browser):
     """A page that notes every request and every complaint."""
     opened = browser.new_page(viewport={"width": 1280, "height": 1400})

@@ -15,20 +15,8 @@ INPUTS = [
     [[0, 0, 1, 0], [0, 0, 1, 0], [1, 0, 0, 0], [0, 1, 0, 0], [0, 0, 0, 1], [0, 0, 0, 1]],
 ]
 NET = {"cell": "lstm", "num_layers": 2, "num_units": 5, "dtype": "float64", "inputs": INPUTS, "lengths": [6, 4, 6]}
-ALL = {"return": ["outputs", "state", "gates"]}
+ALL = {"return": ["outputs", "state", "states", "gates"]}
 SHOWN = 1  # the sequence that the page shows first: the one of 4 steps
-
-
-@pytest.fixture
-def expect():
-    return pytest.importorskip("playwright.sync_api").expect
-
-
-@pytest.fixture
-def front(page, address, expect):
-    page.goto(address)
-    expect(page.locator(".cell")).to_have_count(8)
-    return page
 
 
 def run(address, **fields):
@@ -45,6 +33,11 @@ def numbers(page, column):
     """The numbers of one column of the panel, in full."""
     found = page.locator(f'#panel data[data-column="{column}"]')
     return found.evaluate_all("all => all.map(data => Number(data.value))")
+
+
+def snippet(page, language):
+    page.locator(f'#languages [value="{language}"]').check()
+    return page.locator("#snippet").text_content()
 
 
 def fault(page, name):
@@ -66,7 +59,7 @@ def test_it_shows_the_example_at_once_and_asks_no_other_host(front, address, art
 def test_there_is_a_box_for_every_cell_call_of_the_batch(front, expect):
     drawn = 0
     for row, length in enumerate(NET["lengths"]):
-        front.get_by_label(f"Sequence {row + 1}").check()
+        front.get_by_role("radio", name=f"Sequence {row + 1}").check()
         expect(front.locator(".cell")).to_have_count(length * NET["num_layers"])
         drawn += front.locator(".cell").count()
         assert front.locator(".padded").count() == (6 - length) * NET["num_layers"]
@@ -94,7 +87,7 @@ def test_a_click_shows_the_numbers_that_the_service_answers(front, address, expe
     for name, gate in gates.items():
         assert numbers(front, f"gates {name}") == gate["values"][SHOWN][step - 1], name
     outputs = run(address, **NET | {"num_layers": layer})["outputs"]["values"][SHOWN]
-    assert numbers(front, "goes up output") == numbers(front, "new state h'") == outputs[step - 1]
+    assert numbers(front, "new state h′") == outputs[step - 1]
     assert numbers(front, "previous state h") == (outputs[step - 2] if step > 1 else [0] * 5)
     below = run(address, **NET | {"num_layers": layer - 1})["outputs"]["values"] if layer > 1 else INPUTS
     assert numbers(front, "input x") == below[SHOWN][step - 1]
@@ -103,24 +96,27 @@ def test_a_click_shows_the_numbers_that_the_service_answers(front, address, expe
 
 def test_the_equations_of_the_cell_stand_beside_its_numbers(front, address):
     (lstm,) = [kind for kind in httpx.get(f"{address}/cells").json()["cells"] if kind["name"] == "lstm"]
-    assert front.locator(".equations code").all_inner_texts() == lstm["equations"]
+    assert front.locator("#options code").all_text_contents() == lstm["equations"]
 
 
 @pytest.mark.parametrize("kind", ["rnn", "lstm", "gru"])
-@pytest.mark.parametrize("direction", ["forward", "backward"])
-def test_the_states_on_the_way_end_in_those_that_are_answered(front, address, expect, kind, direction):
+@pytest.mark.parametrize(
+    ("way", "direction"), [("forward", "forward"), ("bidirectional", "backward"), ("reverse", "backward")]
+)
+def test_the_states_on_the_way_end_in_those_that_are_answered(front, address, expect, kind, way, direction):
     front.locator("#cell").select_option(kind)
-    both = direction == "backward"
-    front.locator("#bidirectional").set_checked(both)
-    expect(front.locator(".cell")).to_have_count(16 if both else 8)
-    expect(front.locator("#json")).to_contain_text(f'"cell": "{kind}"')
-    answer = run(address, **NET | {"cell": kind, "bidirectional": both}, **ALL)
-    last = 1 if both else 4
+    front.locator("#direction").select_option(way)
+    both = way == "bidirectional"
+    expect(front.locator(f'.cell[data-direction="{direction}"]')).to_have_count(8)
+    expect(front.locator("#snippet")).to_contain_text(f'"cell": "{kind}"')
+    options = {"cell_options": {"direction": "reverse"}} if way == "reverse" else {"bidirectional": both}
+    answer = run(address, **NET | {"cell": kind} | options, **ALL)
+    last = 4 if direction == "forward" else 1
     for layer in (1, 2):
         cell(front, layer, last, direction).click()
         final = answer["state"][layer - 1]
         for name, values in (final[direction] if both else final).items():
-            shown = numbers(front, f"new state {name}'")
+            shown = numbers(front, f"new state {name}′")
             np.testing.assert_allclose(shown, values["values"][SHOWN], rtol=0, atol=1e-12)
         gates = answer["gates"][layer - 1]
         for name, values in (gates[direction] if both else gates).items():
@@ -139,17 +135,17 @@ def test_a_change_is_asked_for_and_drawn(front, address, expect):
     front.locator("#num_units").fill("3")
     cell(front, 1, 1).click()
     expect(front.locator('#panel data[data-column="gates forget"]')).to_have_count(3)
-    before = numbers(front, "goes up output")
+    before = numbers(front, "new state h′")
     front.locator("#seed").fill("7")
-    expect(front.locator("#json")).to_contain_text('"seed": 7')
-    assert numbers(front, "goes up output") != before
+    expect(front.locator("#snippet")).to_contain_text('"seed": 7')
+    assert numbers(front, "new state h′") != before
     assert front.complaints == []
 
 
 def test_the_request_that_is_shown_is_the_one_that_is_drawn(front, address):
-    request = json.loads(front.locator("#json").text_content())
+    request = json.loads(snippet(front, "json"))
     assert request == NET | {"seed": 0} | ALL
-    words = shlex.split(front.locator("#curl").text_content())
+    words = shlex.split(snippet(front, "curl"))
     assert words[:4] == ["curl", f"{address}/run", "-H", "Content-Type: application/json"]
     assert json.loads(words[words.index("-d") + 1]) == request
 
@@ -190,15 +186,15 @@ def test_what_is_too_much_altogether_is_said_below_the_fields(front, expect):
     front.locator("#num_units").fill("256")
     front.locator("#num_layers").fill("8")
     front.locator("#max_time").fill("256")
-    expect(front.locator("#general")).to_contain_text("this page asks for up to 400,000")
+    expect(front.locator("#general")).to_contain_text("this page asks for up to 1,000,000")
 
 
 def test_long_sequences_and_many_units_are_drawn_in_part_and_it_is_said(front, expect):
     front.locator("#max_time").fill("100")
     front.locator("#length-1").fill("90")
-    front.locator("#num_units").fill("48")
+    front.locator("#num_units").fill("80")
     expect(front.locator("#told")).to_contain_text("90 steps × 2 layers = 180 cell calls")
-    expect(front.locator("#told")).to_contain_text("The first 32 of 48 values are drawn.")
+    expect(front.locator("#told")).to_contain_text("The first 64 of 80 values are drawn.")
     expect(front.locator(".cell")).to_have_count(128)
     expect(front.locator("#pager-told")).to_have_text("Steps 1 to 64 of 100 are drawn.")
     front.locator("#later").click()
@@ -206,7 +202,7 @@ def test_long_sequences_and_many_units_are_drawn_in_part_and_it_is_said(front, e
     expect(front.locator(".padded")).to_have_count(20)
     assert front.locator("#later").is_disabled()
     cell(front, 2, 90).click()
-    expect(front.locator('#panel data[data-column="gates forget"]')).to_have_count(48)
+    expect(front.locator('#panel data[data-column="gates forget"]')).to_have_count(80)
     front.locator("#earlier").click()
     expect(front.locator(".cell")).to_have_count(128)
     assert front.complaints == []
@@ -235,12 +231,12 @@ def test_a_sequence_of_no_steps_keeps_its_state_and_has_no_calls(front, expect):
 @pytest.mark.parametrize("both", [False, True], ids=["forward", "both"])
 def test_a_phone_scrolls_the_picture_and_not_the_page(front, artifacts, expect, scheme, both):
     front.emulate_media(color_scheme=scheme)
-    front.set_viewport_size({"width": 360, "height": 740})
-    front.locator("#bidirectional").set_checked(both)
+    front.set_viewport_size({"width": 390, "height": 844})
+    front.locator("#direction").select_option("bidirectional" if both else "forward")
     expect(front.locator(".cell")).to_have_count(16 if both else 8)
     front.locator("#length-1").fill("9")
     fault(front, "length-1")
-    assert front.evaluate("document.documentElement.scrollWidth") == 360
+    assert front.evaluate("document.documentElement.scrollWidth") == 390
     assert front.locator("#scroll").evaluate("box => box.scrollWidth > box.clientWidth")
     front.screenshot(path=artifacts / f"front-phone-{scheme}-{'both' if both else 'forward'}.png", full_page=True)
 
@@ -258,8 +254,8 @@ def test_a_page_that_gets_no_answer_at_all_says_so(page, address, expect):
     expect(page.locator("#told")).to_have_text("Nothing is drawn yet.")
 
 
-@pytest.mark.parametrize("name", ["curl", "json"])
-def test_the_request_is_copied(front, expect, name):
+@pytest.mark.parametrize("name", ["final", "snippet"])
+def test_the_state_and_the_request_are_copied(front, expect, name):
     front.context.grant_permissions(["clipboard-read", "clipboard-write"])
     front.locator(f'[data-copies="{name}"]').click()
     expect(front.locator("#copied")).to_have_text("Copied.")
@@ -268,7 +264,7 @@ def test_the_request_is_copied(front, expect, name):
 
 def test_without_a_clipboard_the_request_is_selected(front, expect):
     front.evaluate("() => { navigator.clipboard.writeText = () => Promise.reject(new Error('no')) }")
-    front.locator('[data-copies="curl"]').click()
+    front.locator('[data-copies="snippet"]').click()
     expect(front.locator("#copied")).to_have_text("Selected: copy it with your keyboard.")
     assert front.evaluate("String(getSelection())").startswith("curl http")
 
@@ -277,5 +273,5 @@ def test_of_changes_in_quick_succession_the_last_one_is_drawn(front, expect):
     for length in (1, 2, 3, 6, 5):
         front.locator("#length-1").fill(str(length))
     expect(front.locator(".cell")).to_have_count(10)
-    expect(front.locator("#json")).to_contain_text('"lengths": [6,5,6]')
+    expect(front.locator("#snippet")).to_contain_text('"lengths": [6,5,6]')
     assert front.complaints == []

@@ -15,11 +15,6 @@ KEYS = ",".join(
 )
 
 
-@pytest.fixture
-def expect():
-    return pytest.importorskip("playwright.sync_api").expect
-
-
 @pytest.fixture(scope="module")
 def guarded(tmp_path_factory):
     with serving(models=tmp_path_factory.mktemp("models"), keys=KEYS) as address:
@@ -30,7 +25,7 @@ def test_a_service_without_keys_asks_for_none(page, address, expect):
     page.goto(address)
     expect(page.locator(".cell")).to_have_count(8)
     expect(page.locator("#api_key")).to_be_hidden()
-    assert "KEY" not in page.locator("#curl").inner_text()
+    assert "KEY" not in page.locator("#snippet").inner_text()
 
 
 def test_the_front_page_asks_for_a_key_and_draws_with_it(page, guarded, artifacts, expect):
@@ -44,7 +39,7 @@ def test_the_front_page_asks_for_a_key_and_draws_with_it(page, guarded, artifact
     field.fill(SECRET)
     expect(page.locator(".cell")).to_have_count(8)
     expect(page.locator("#api_key-fault")).to_have_count(0)
-    assert '-H "X-API-Key: $KEY"' in page.locator("#curl").inner_text()
+    assert '-H "X-API-Key: $KEY"' in page.locator("#snippet").inner_text()
     assert SECRET not in page.content()
 
 

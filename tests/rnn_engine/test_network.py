@@ -291,6 +291,41 @@ def test_asking_for_gates_changes_nothing_else(case):
             )
 
 
+@given(any_case)
+def test_the_states_on_the_way_are_those_that_shorter_sequences_end_in(case):
+    net = network(case)
+    batch = net.pack(case.inputs, case.lengths)
+    lengths = batch.packing.lengths
+    plain, traced = (net.forward(batch, case.initial_state, states=asked) for asked in (False, True))
+    assert plain.states is None
+    assert traced.gates is None
+    assert_close((traced.outputs.data, traced.state), (plain.outputs.data, plain.state), ROUNDING[case.dtype])
+    forward_only = all(list(layer.cells) == ["forward"] for layer in net.layers)
+    for t in range(1, lengths.max(initial=0) + 1) if forward_only else ():
+        cut = net.forward(net.pack(case.inputs, np.minimum(lengths, t)), case.initial_state).state
+        alive = lengths >= t
+        for layer, entry in enumerate(cut):
+            for name, array in entry.items():
+                on_the_way = traced.outputs.with_data(traced.states[layer][name]).padded()[alive, t - 1]
+                assert_close(on_the_way, array[alive], ROUNDING[case.dtype])
+
+
+@pytest.mark.parametrize("cell", ["rnn", "lstm", "gru"])
+def test_a_backward_layers_states_stand_in_forward_time_and_end_at_the_first_step(cell):
+    net = Network.from_seed(cell, [3, 2], 2, dtype="float64", bidirectional=True)
+    lengths = np.array([2, 0, 5])
+    x = poisoned(np.random.default_rng(0).normal(size=(3, 5, 2)), lengths)
+    result = net.forward(net.pack(x, lengths), states=True)
+    outputs = result.outputs.padded()
+    for states, final in zip(result.states, result.state, strict=True):
+        for name, array in states["backward"].items():
+            first = result.outputs.with_data(array).padded()[[0, 2], 0]
+            assert np.array_equal(first, final["backward"][name][[0, 2]])
+    for side, columns in (("forward", slice(2)), ("backward", slice(2, 4))):
+        h = result.outputs.with_data(result.states[-1][side]["h"]).padded()
+        assert np.array_equal(h, outputs[:, :, columns])
+
+
 # -- what it tells of itself ------------------------------------------------------------------------------------------
 
 
@@ -373,16 +408,19 @@ def test_inputs_of_any_number_type_are_computed_in_the_nets_own(dtype):
 
 @pytest.mark.parametrize("bidirectional", [False, True], ids=["one way", "both ways"])
 @pytest.mark.parametrize("input_size", [4, 96])
-@pytest.mark.parametrize(("cell", "gates"), [("lstm", True), ("lstm", False), ("gru", False), ("rnn", False)])
-def test_footprint_tells_the_memory_that_a_pass_takes_at_its_peak(cell, gates, input_size, bidirectional):
+@pytest.mark.parametrize(
+    ("cell", "asked"),
+    [("lstm", {"gates": True}), ("lstm", {"states": True}), ("lstm", {}), ("gru", {}), ("rnn", {})],
+)
+def test_footprint_tells_the_memory_that_a_pass_takes_at_its_peak(cell, asked, input_size, bidirectional):
     net = Network.from_seed(cell, [24, 16], input_size, bidirectional=bidirectional)
     batch = net.pack(np.zeros((64, 200, input_size), np.float32), np.arange(64) * 2 + 74)
     net.forward(batch)
     tracemalloc.start()
-    net.forward(batch, gates=gates)
+    net.forward(batch, **asked)
     _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
-    assert peak / 1.2 < net.footprint(batch.packing.total, 64, gates=gates) < peak * 2
+    assert peak / 1.2 < net.footprint(batch.packing.total, 64, **asked) < peak * 2
 
 
 # -- errors -----------------------------------------------------------------------------------------------------------

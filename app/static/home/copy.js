@@ -1,9 +1,9 @@
 // Buttons that copy a text.
 
-/** Copies the text of the element that each button names, and tells so in `told`. */
+/** Copies the text of the element that each button names, and tells so in `told` and on the button. */
 export function createCopies(root, told) {
-  root.addEventListener("click", async (event) => {
-    const name = event.target.dataset?.copies;
+  root.addEventListener("click", async ({ target }) => {
+    const name = target.dataset?.copies;
     if (!name) return;
     const source = root.querySelector(`#${name}`);
     try {

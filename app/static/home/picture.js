@@ -1,15 +1,17 @@
 // The picture in the page: drawn anew when its trace changes; a click or Enter selects a cell, arrow keys walk.
 import { DRAWN } from "./draw/geometry.js";
 import { drawNet } from "./draw/net.js";
+import { lift } from "./draw/veils.js";
 
 const STEPS = { ArrowLeft: [0, -1], ArrowRight: [0, 1], ArrowUp: [1, 0], ArrowDown: [-1, 0] };
 
 /** Wires the picture's elements. `select(place)` is told what was chosen, `turn(first)` where to begin to draw. */
 export function createPicture(page, { select, turn }) {
-  const { rows, net, scroll, told, earlier, later } = page;
+  const { net, key, scroll, told, earlier, later } = page;
   let drawn = null;
   let shown = null;
   let marked = null;
+  let made = null;
 
   net.addEventListener("click", (event) => choose(event.target.closest(".cell")));
   net.addEventListener("keydown", (event) => {
@@ -54,9 +56,11 @@ export function createPicture(page, { select, turn }) {
     const focused = document.activeElement?.closest?.(".cell");
     const place = focused && net.contains(focused) ? placeOf(focused) : null;
     shown = { trace, first, room: scroll.clientWidth };
-    drawn = drawNet({ rows, net }, trace, first, shown.room);
+    const colours = [...key.querySelectorAll(".heat")].map((one) => getComputedStyle(one).fill);
+    drawn = drawNet(page, trace, { first, room: shown.room, colours });
     rove(net.querySelector(".cell"));
     if (marked) mark(marked);
+    lift(page, made);
     if (place) find(place)?.focus();
     told.textContent = wordsOf(trace, drawn);
     const last = drawn.first + drawn.count;
@@ -64,7 +68,7 @@ export function createPicture(page, { select, turn }) {
     earlier.disabled = drawn.first === 0;
     later.disabled = last === trace.steps;
     page.pagerTold.textContent = `Steps ${drawn.first + 1} to ${last} of ${trace.steps} are drawn.`;
-    scroll.setAttribute("tabindex", scroll.scrollWidth > scroll.clientWidth ? "0" : "-1");
+    scroll.setAttribute("tabindex", drawn.width > shown.room ? "0" : "-1");
   }
 
   /** Shows which cell is selected. */
@@ -76,14 +80,31 @@ export function createPicture(page, { select, turn }) {
     rove(cell);
   }
 
+  /** Shows the first `tick` calls of every lane as made, and the others as to come; null: all are made. */
+  function step(tick) {
+    made = tick;
+    lift(page, tick);
+    const now = net.querySelector(".cell.now");
+    if (now) reveal(now);
+  }
+
+  /** Scrolls the picture, and not the page, to where a cell can be seen. */
+  function reveal(cell) {
+    const [box, room] = [cell.getBoundingClientRect(), scroll.getBoundingClientRect()];
+    if (box.left < room.left || box.right > room.right) scroll.scrollLeft += box.left - room.left - room.width / 3;
+  }
+
   const resized = new ResizeObserver(() => {
     if (shown && scroll.clientWidth !== shown.room) draw(shown.trace, shown.first);
   });
   resized.observe(scroll);
+  const dark = window.matchMedia("(prefers-color-scheme: dark)");
+  dark.addEventListener("change", () => shown && draw(shown.trace, shown.first)); // a canvas keeps its colours
 
   return {
     draw,
     mark,
+    step,
     focus: (place) => find(place)?.focus(),
   };
 }
@@ -99,16 +120,19 @@ function laneOf(cell) {
 
 function wordsOf(trace, drawn) {
   const layers = trace.layers.length;
-  const ways = drawn.lanes > 1 ? " × 2 directions" : "";
-  const calls = trace.length * layers * drawn.lanes;
+  const lanes = trace.layers.reduce((sum, layer) => sum + layer.lanes.length, 0);
+  const ways = lanes === 2 * layers ? " × 2 directions" : "";
+  const calls = trace.length * lanes;
   const plural = (count, word) => `${count} ${word}${count === 1 ? "" : "s"}`;
   const padded = trace.steps - trace.length;
-  const cut = Math.max(trace.outputs[0]?.length ?? 0, trace.layers[0].lanes[0].final.h.length);
+  const cut = Math.max(trace.outputs[0]?.length ?? 0, ...trace.layers.map((layer) => layer.lanes[0].final.h.length));
   return [
     `Sequence ${trace.row + 1}: ${plural(trace.length, "step")} × ${plural(layers, "layer")}${ways} = ` +
       `${plural(calls, "cell call")}.`,
     padded ? `${plural(padded, "step")} of padding, not computed.` : "No padding.",
     cut > DRAWN.values ? `The first ${DRAWN.values} of ${cut} values are drawn.` : "",
     "Click a box for its numbers.",
-  ].filter(Boolean).join(" ");
+  ]
+    .filter(Boolean)
+    .join(" ");
 }

@@ -1,24 +1,28 @@
 // The boxes of the picture: cell calls, padded steps, states at the ends, inputs and outputs.
-import { label, svg } from "./svg.js";
+import { label, svg } from "./elements.js";
+import { noted } from "./readings.js";
 
 /** A call of the cell, with its new state. */
 export function cellBox(heat, at, call, corner, bound) {
   const way = call.both ? `, ${call.direction}` : "";
-  return svg(
+  const name = `Layer ${call.layer}${way}, step ${call.step}`;
+  const element = svg(
     "g",
     {
       class: "cell",
       role: "button",
       tabindex: "-1",
       "aria-pressed": "false",
-      "aria-label": `Layer ${call.layer}${way}, step ${call.step}`,
+      "aria-label": name,
       "data-layer": call.layer,
       "data-direction": call.direction,
       "data-step": call.step,
+      "data-tick": call.tick,
     },
-    frameOf("box", at, corner, 7),
+    frameOf("box", at, corner, at.close ? 4 : 7),
     ...stateColumns(heat, at, call.after, corner, bound),
   );
+  return noted(element, readingOf(name, at, call.after, corner));
 }
 
 /** A step past the end: no call. */
@@ -30,22 +34,22 @@ export function hollowBox(at, layer, t, corner) {
     "g",
     { class: "padded", role: "img", "aria-label": `Layer ${layer.number}, step ${t + 1}: ${told}` },
     svg("title", {}, told),
-    frameOf("hollow", at, corner, 7),
-    label(middle, y - 3, "not", "small"),
-    label(middle, y + 9, "computed", "small"),
+    frameOf("hollow", at, corner, at.close ? 4 : 7),
+    ...(at.close ? [] : [label(middle, y - 3, "not", "small"), label(middle, y + 9, "computed", "small")]),
   );
 }
 
 /** The initial or the final state of a lane. */
 export function stateBox(heat, at, state, name, layer, corner, bound) {
-  return svg(
+  const told = `Layer ${layer.number}, ${name} state`;
+  const element = svg(
     "g",
-    { class: `end ${name}`, role: "img", "aria-label": `Layer ${layer.number}, ${name} state` },
-    svg("title", {}, `${name} state`),
-    frameOf("box", at, corner, 20),
+    { class: `end ${name}`, role: "img", "aria-label": told },
+    frameOf("box", at, corner, at.close ? 12 : 20),
     ...stateColumns(heat, at, state, corner, bound),
     label(corner.x + at.box.width / 2, corner.y + at.box.height + 13, name, "small"),
   );
+  return noted(element, readingOf(told, at, state, corner));
 }
 
 /** The values that go in below a step, or come out above it; null for padding. */
@@ -55,12 +59,17 @@ export function strip(heat, at, values, place, bound, t, kind) {
   const told = `${kind} at step ${t + 1}`;
   if (values) {
     heat.add(values.slice(0, at.drawn(values.length)), { x, y, width: at.strip, size: at.size, bound });
-    return svg(
+    const element = svg(
       "g",
       { class: "strip", role: "img", "aria-label": told },
-      svg("title", {}, told),
       svg("rect", { class: "frame", x: x - 0.5, y: y - 0.5, width: at.strip + 1, height: height + 1 }),
     );
+    return noted(element, {
+      name: told,
+      columns: [{ name: kind === "Input" ? "x" : "", values }],
+      top: y,
+      size: at.size,
+    });
   }
   const why = kind === "Output" ? "0, past the end" : "padding, not read";
   return svg(
@@ -70,6 +79,26 @@ export function strip(heat, at, values, place, bound, t, kind) {
     svg("rect", { class: "hollow", x, y, width: at.strip, height, rx: 3 }),
     kind === "Output" ? label(x + at.strip / 2, y + height / 2 + 4, "0", "small") : null,
   );
+}
+
+/** The token that goes in below a step, or the likeliest one that comes out above it. */
+export function tokenBox(at, text, place, t, kind) {
+  const middle = at.column(t) + (at.box.width + at.shift) / 2;
+  const room = at.close ? 3 : 8;
+  const short = text.length > room ? `${text.slice(0, room - 1)}…` : text;
+  return svg(
+    "g",
+    { class: "token", role: "img", "aria-label": `${kind} at step ${t + 1}: ${text}` },
+    svg("title", {}, text),
+    label(middle, place.y + place.height / 2 + 5, short.trim() ? short : "␣", "word"),
+  );
+}
+
+function readingOf(name, at, state, corner) {
+  const columns = Object.keys(state)
+    .toSorted()
+    .map((part) => ({ name: part, values: state[part] }));
+  return { name, columns, top: corner.y + at.letters + 2, size: at.size };
 }
 
 function frameOf(name, at, { x, y }, rx) {
@@ -85,6 +114,6 @@ function stateColumns(heat, at, state, { x, y }, bound) {
     const left = begin + k * (at.strip + at.gap);
     const values = state[name].slice(0, at.drawn(state[name].length));
     heat.add(values, { x: left, y: y + at.letters + 2, width: at.strip, size: at.size, bound });
-    return label(left + at.strip / 2, y + at.letters - 3, name, "letter");
+    return at.close ? null : label(left + at.strip / 2, y + at.letters - 3, name, "letter");
   });
 }

@@ -1,5 +1,5 @@
 // The lines of the picture: outputs go up, states go from step to step.
-import { svg } from "./svg.js";
+import { svg } from "./elements.js";
 
 /** All lines for a trace, as three groups of paths: up, states, and states that are kept past the end. */
 export function linesOf(trace, at) {
@@ -51,11 +51,22 @@ function linesUp(lines, at, t) {
     const below = (k ? at.layers[k - 1].y - at.merge : at.inputs.y) - 2;
     const last = k + 1 === at.layers.length;
     if (at.lanes === 1) {
-      lines.add([[center, below], [center, bottom + 2]]);
-      if (last) lines.add([[center, place.y - 2], [center, top]]);
+      lines.add([
+        [center, below],
+        [center, bottom + 2],
+      ]);
+      if (last)
+        lines.add([
+          [center, place.y - 2],
+          [center, top],
+        ]);
     } else {
       fork(lines, at, place, { x, center, below });
-      if (last) lines.add([[center, place.y - at.merge], [center, top]]);
+      if (last)
+        lines.add([
+          [center, place.y - at.merge],
+          [center, top],
+        ]);
     }
   });
 }
@@ -65,11 +76,34 @@ function fork(lines, at, place, { x, center, below }) {
   const { box, shift } = at;
   const [bottom, parting, join] = [place.y + place.height, below - 12, place.y - at.merge];
   const [into, past] = [x + box.width / 2 - 8, x + box.width + shift / 2];
-  lines.add([[center, below], [center, parting], [into, parting], [into, bottom + 2]]);
-  lines.add([[center, parting], [past, parting], [past, place.y + box.height + 2]]);
+  lines.add([
+    [center, below],
+    [center, parting],
+    [into, parting],
+    [into, bottom + 2],
+  ]);
+  lines.add([
+    [center, parting],
+    [past, parting],
+    [past, place.y + box.height + 2],
+  ]);
   const [left, right] = [x + shift / 2, x + shift + box.width / 2 + 8];
-  lines.add([[left, bottom - box.height], [left, join], [center, join]], false);
-  lines.add([[right, place.y], [right, join], [center, join]], false);
+  lines.add(
+    [
+      [left, bottom - box.height],
+      [left, join],
+      [center, join],
+    ],
+    false,
+  );
+  lines.add(
+    [
+      [right, place.y],
+      [right, join],
+      [center, join],
+    ],
+    false,
+  );
 }
 
 /** From one end of a lane to the other, through its cells, in the direction in which they read. */
@@ -79,7 +113,10 @@ function stateLines(states, kept, trace, at, place, direction, side) {
   const right = (t) => left(t) + at.box.width;
   const last = Math.min(trace.length, at.first + at.count) - 1;
   const add = (lines, from, to) => {
-    const points = [[from, y], [to, y]];
+    const points = [
+      [from, y],
+      [to, y],
+    ];
     lines.add(direction === "forward" ? points : points.toReversed());
   };
   let from = at.corner(place, side, at.left).x + at.box.width;

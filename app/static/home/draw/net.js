@@ -1,20 +1,26 @@
 // The picture: time to the right, layers upward, a box a cell call.
-import { cellBox, hollowBox, stateBox, strip } from "./boxes.js";
+import { nameOf } from "../batch/tokens.js";
+import { cellBox, hollowBox, stateBox, strip, tokenBox } from "./boxes.js";
 import { geometryOf } from "./geometry.js";
 import { createHeat, legend } from "./heat.js";
 import { linesOf } from "./lines.js";
 import { boundOf } from "./scale.js";
-import { label, svg } from "./svg.js";
+import { label, svg } from "./elements.js";
+import { veilsOf } from "./veils.js";
 
 const NAMES = { width: 104, legend: 88 };
 
-/** Draws a trace into two SVG elements, the rows' names and the net itself; returns the geometry it used. */
-export function drawNet({ rows, net }, trace, first, room) {
+/**
+ * Draws a trace: the rows' names, the net, its values and the veils over them, in elements that lie on each other.
+ * `colours` are those of the levels. Returns the geometry it used.
+ */
+export function drawNet({ rows, net, heat: canvas, veils }, trace, { first, room, colours }) {
   const at = geometryOf(trace, first, room);
   const bounds = boundsOf(trace);
   const heat = createHeat();
   size(rows, NAMES.width, at.height);
   size(net, at.width, at.height);
+  size(veils, at.width, at.height);
   rows.replaceChildren(...rowNames(trace, at, bounds));
   net.replaceChildren(
     ...pastTheEnd(trace, at),
@@ -22,8 +28,9 @@ export function drawNet({ rows, net }, trace, first, room) {
     ...trace.layers.flatMap((layer, k) => layerBoxes(heat, at, layer, at.layers[k], bounds.layers[k])),
     ...stepsOf(at).flatMap((t) => inAndOut(heat, trace, at, t, bounds)),
     ...axis(trace, at),
-    heat.element(),
   );
+  heat.paint(canvas, at, colours);
+  veils.replaceChildren(...veilsOf(trace, at));
   return at;
 }
 
@@ -40,7 +47,7 @@ function stepsOf(at) {
 function boundsOf(trace) {
   const states = (lane) => [lane.final, ...lane.calls.filter(Boolean).map((call) => call.after)].flatMap(Object.values);
   return {
-    inputs: boundOf(trace.inputs.slice(0, trace.length)),
+    inputs: boundOf((trace.inputs ?? []).slice(0, trace.length)),
     outputs: boundOf(trace.outputs),
     layers: trace.layers.map((layer) => boundOf(layer.lanes.flatMap(states))),
   };
@@ -53,22 +60,29 @@ function rowNames(trace, at, bounds) {
     return [
       label(0, middle - 8, name, "row", "start"),
       ...(more ? [label(0, middle + 7, more, "small", "start")] : []),
-      legend(0, middle + (more ? 14 : 2), NAMES.legend, bound),
+      ...(bound === null ? [] : [legend(0, middle + (more ? 14 : 2), NAMES.legend, bound)]),
     ];
   };
   const layerNames = at.layers.flatMap((place, k) =>
-    row(`Layer ${place.number}`, place, bounds.layers[k], `its state ${trace.cell.state.join(" and ")}`),
+    row(
+      `Layer ${place.number}`,
+      place,
+      bounds.layers[k],
+      `${trace.layers[k].cell.name}: ${Object.keys(trace.layers[k].lanes[0].final).toSorted().join(" and ")}`,
+    ),
   );
   return [
     ...row("Outputs", at.outputs, bounds.outputs),
     ...layerNames,
-    ...(at.lanes > 1 ? at.layers.flatMap((place) => laneNames(at, place)) : []),
-    ...row("Inputs", at.inputs, bounds.inputs),
+    ...at.layers.flatMap((place, k) => laneNames(at, place, trace.layers[k].lanes)),
+    ...row(trace.tokens ? "Tokens" : "Inputs", at.inputs, trace.tokens ? null : bounds.inputs),
     label(0, at.axis + 4, "Time step", "row", "start"),
   ];
 }
 
-function laneNames(at, place) {
+function laneNames(at, place, lanes) {
+  if (lanes.length === 1)
+    return lanes[0].direction === "forward" ? [] : [label(0, place.y + 4, "← backward", "small", "start")];
   return [
     label(0, at.corner(place, 1, 0).y + 4, "← backward", "small", "start"),
     label(0, at.corner(place, 0, 0).y + at.box.height + 4, "→ forward", "small", "start"),
@@ -117,6 +131,8 @@ function inAndOut(heat, trace, at, t, bounds) {
   const real = (rows) => (t < trace.length ? rows[t] : null);
   return [
     strip(heat, at, real(trace.outputs), at.outputs, bounds.outputs, t, "Output"),
-    strip(heat, at, real(trace.inputs), at.inputs, bounds.inputs, t, "Input"),
+    trace.tokens && t < trace.length
+      ? tokenBox(at, nameOf(trace.tokens[t], trace.vocabulary), at.inputs, t, "Token")
+      : strip(heat, at, trace.tokens ? null : real(trace.inputs), at.inputs, bounds.inputs, t, "Input"),
   ];
 }

@@ -1,10 +1,15 @@
-// Small helpers to make SVG and HTML elements. Text only ever goes in as text.
+// Small helpers to make SVG, MathML and HTML elements. Text only ever goes in as text.
 
-const NAMESPACE = document.querySelector("svg").namespaceURI;
+const [SVG, MATH] = ["svg", "math"].map((name) => document.querySelector(name).namespaceURI);
 
 /** An SVG element with attributes and children; a string among the children is text. */
 export function svg(name, attributes = {}, ...children) {
-  return fill(document.createElementNS(NAMESPACE, name), attributes, children);
+  return fill(document.createElementNS(SVG, name), attributes, children);
+}
+
+/** A MathML element, likewise. */
+export function math(name, attributes = {}, ...children) {
+  return fill(document.createElementNS(MATH, name), attributes, children);
 }
 
 /** An HTML element, likewise. */
