@@ -26,7 +26,7 @@ import pytest
 from safetensors.numpy import save
 
 from tests.app.client import Server
-from tests.documents import DOCS, PAGES, ROOT, anchors, assert_same, blocks, links
+from tests.documents import DOCS, PAGES, ROOT, anchors, assert_same, blocks, links, text_of
 
 ADDRESS = "127.0.0.1:8000"
 OPENS = {page.name: blocks(page) for page in DOCS}
@@ -149,6 +149,12 @@ def commands(block):
     """The lines of a block of shell that begin a command."""
     lines = block.body.replace("\\\n", "").split("\n")
     return [line for line in lines if line and not line.startswith((" ", "#"))]
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_every_block_is_seen(page):
+    fences = [line for line in text_of(page).split("\n") if line.lstrip().startswith("```")]
+    assert len(fences) == 2 * len(blocks(page))
 
 
 def test_what_is_not_run_is_known_and_why():
