@@ -256,8 +256,8 @@ def _operation(
 
 def parameter(name: str) -> dict[str, Any]:
     """What a path says of this: `name`, `version` or `label`."""
-    more = {"examples": _PARAMETER_EXAMPLES[name]}
-    return {"name": name, "in": "path", "required": True, "schema": _PARAMETERS[name], **more}
+    said = {"schema": _PARAMETERS[name], "examples": _PARAMETER_EXAMPLES[name]}
+    return {"name": name, "in": "path", "required": True, **said}
 
 
 def _error(status: int) -> dict[str, Any]:

@@ -40,10 +40,9 @@ def blocks(page: Path) -> list[Block]:
     """All blocks of a page, in order."""
     text = text_of(page)
     return [
-        Block(
-            found[1], found[2] or "", found[3], _section(text[: found.start()]), text.count("\n", 0, found.start()) + 1
-        )
+        Block(kind=found[1], title=found[2] or "", body=found[3], section=_section(above), line=above.count("\n") + 1)
         for found in _FENCE.finditer(text)
+        for above in [text[: found.start()]]
     ]
 
 
