@@ -13,6 +13,7 @@ Other `sh` blocks are not run: NOT_RUN has them all, and where it is checked ins
 import io
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -25,7 +26,8 @@ import numpy as np
 import pytest
 from safetensors.numpy import save
 
-from tests.app.client import Server
+from app.schemas import RunRequest
+from tests.app.client import Server, service
 from tests.documents import DOCS, PAGES, ROOT, anchors, assert_same, blocks, links, text_of
 
 ADDRESS = "127.0.0.1:8000"
@@ -145,6 +147,12 @@ def test_a_section_runs_as_it_stands(page, section, port, tmp_path, monkeypatch)
             shell(block, port, tmp_path, refused=False)
 
 
+def document():
+    """The OpenAPI document, of a service that wants keys."""
+    with service(keys=f"a:infer:{'0' * 64}") as client:
+        return client.get("/openapi.json").json()
+
+
 def commands(block):
     """The lines of a block of shell that begin a command."""
     lines = block.body.replace("\\\n", "").split("\n")
@@ -163,6 +171,15 @@ def test_what_is_not_run_is_known_and_why():
     assert [line for line in lines if not line.startswith(tuple(NOT_RUN))] == []
     assert [start for start in NOT_RUN if not any(line.startswith(start) for line in lines)] == []
     assert {needed(block) for found in OPENS.values() for block in found} - {None} == set(NEEDS)
+
+
+def test_the_contract_names_every_field_of_a_run_and_every_error_that_is_documented():
+    text = text_of(ROOT / "docs" / "contract.md")
+    assert {field.alias or name for name, field in RunRequest.model_fields.items()} <= set(re.findall(r"`(\w+)`", text))
+    rows = re.findall(r"^\| (\d+(?:, \d+)*) \|", text, re.MULTILINE)
+    documented = [operation["responses"] for path in document()["paths"].values() for operation in path.values()]
+    errors = {status for responses in documented for status in responses if status >= "400"}
+    assert errors <= {status for row in rows for status in row.split(", ")}
 
 
 # -- links -------------------------------------------------------------------------------------------------------------
