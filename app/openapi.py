@@ -41,11 +41,20 @@ Post a batch of padded sequences with their lengths, a cell type and a layer cou
 """  # noqa: E501
 
 TAGS = [
-    {"name": "Compute", "description": "Unroll a network over a batch, step its cell once, or go back."},
-    {"name": "Models", "description": "Trained networks: register, look up, run, delete."},
+    {
+        "name": "Compute",
+        "description": "Unroll a net over a batch, call its cell once, or go backward through time: a net of the "
+        "request's own, or a registered model.",
+    },
+    {
+        "name": "Models",
+        "description": "Register, look up and delete trained networks. The examples ask for two that you register "
+        "first: `tagger` reads token ids and has a softmax readout, `meter` reads two features.",
+    },
+    {"name": "Generate", "description": "Let a net go on by itself: every next input is made from the last output."},
+    {"name": "Streams", "description": "Keep the state on an open connection, and send steps as they come."},
     *openapi_protocols.TAGS,
-    {"name": "Learn", "description": "What the cells compute."},
-    {"name": "Operate", "description": "Probes and metrics."},
+    {"name": "Service", "description": "Whether the service is well, and its metrics."},
 ]
 
 EXAMPLE_RUN: dict[str, Any] = {
@@ -98,7 +107,10 @@ RUN_EXAMPLES = {
 }
 MODEL_RUN_EXAMPLES = {
     "ids": {"summary": "Token ids, for a model that embeds", "value": {"inputs": [[4, 8, 15], [16, 23]]}},
-    "features": {"summary": "Features", "value": {"inputs": [[[1, 0], [0, 1]]], "lengths": [2]}},
+    "features": {
+        "summary": "Two features, for a model that reads them",
+        "value": {"inputs": [[[1, 0], [0, 1]]], "lengths": [2]},
+    },
 }
 MODEL_STEP_EXAMPLES = {"ids": {"summary": "The next token of two sequences", "value": {"inputs": [4, 16]}}}
 STEP_EXAMPLES = {
@@ -133,20 +145,8 @@ _TIMEOUT = {
 }
 
 
-_NAME = {
-    "name": "name",
-    "in": "path",
-    "required": True,
-    "schema": {"type": "string", "pattern": "^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$"},
-    "description": "the model's name",
-}
-_VERSION = {
-    "name": "version",
-    "in": "path",
-    "required": True,
-    "schema": {"type": "integer", "minimum": 1},
-    "description": "one of its versions",
-}
+_NAME = {**openapi_protocols.parameter("name"), "description": "the model's name"}
+_VERSION = {**openapi_protocols.parameter("version"), "description": "one of its versions"}
 
 
 def _operation(
@@ -157,6 +157,8 @@ def _operation(
     answer: type,
     examples: dict[str, Any],
     parameters: Sequence[dict[str, Any]] = (),
+    *,
+    tag: str = "Compute",
     more: dict[str, Any] | None = None,
 ) -> dict[str, Any]:
     """`more` are other media types that it may be answered in."""
@@ -172,7 +174,7 @@ def _operation(
     body = {"application/json": {"schema": _ref(request), "examples": examples}, SAFETENSORS: binary}
     return {
         "post": {
-            "tags": ["Models" if parameters else "Compute"],
+            "tags": [tag],
             "parameters": [*parameters, _TIMEOUT],
             "summary": summary,
             "description": description,
@@ -251,13 +253,14 @@ def install(app: FastAPI, *, keys: bool = False) -> None:
                 GenerateRequest,
                 GenerateAnswer,
                 openapi_generate.EXAMPLES,
+                tag="Generate",
                 more=openapi_generate.EVENTS,
             ),
         }
         merged["paths"] = hot | merged["paths"]
         for path, parameters in _OF_MODEL.items():
             merged["paths"] |= _model_operations(path, parameters)
-        merged["paths"] |= openapi_streams.operations(_OF_MODEL, _TIMEOUT, "Models")
+        merged["paths"] |= openapi_streams.operations(_OF_MODEL, _TIMEOUT, "Streams")
         merged["paths"] |= openapi_protocols.operations()
         openapi_protocols.say_errors(merged)
         _say_errors(merged)
@@ -309,6 +312,7 @@ def _model_operations(path: str, parameters: Sequence[dict[str, Any]]) -> dict[s
             GenerateAnswer,
             openapi_generate.MODEL_EXAMPLES,
             parameters,
+            tag="Generate",
             more=openapi_generate.EVENTS,
         ),
     }

@@ -48,6 +48,14 @@ _PARAMETERS = {
     "version": {"type": "integer", "minimum": 1},
     "label": {"type": "string", "enum": ["latest", "stable"]},
 }
+_PARAMETER_EXAMPLES: dict[str, dict[str, Any]] = {
+    "name": {
+        "tagger": {"summary": "A model that reads token ids", "value": "tagger"},
+        "meter": {"summary": "A model that reads features", "value": "meter"},
+    },
+    "version": {"first": {"summary": "The first version", "value": 1}},
+    "label": {"stable": {"summary": "The newest version", "value": "stable"}},
+}
 _TIMEOUT = {
     "name": "X-Timeout-Ms",
     "in": "header",
@@ -139,12 +147,16 @@ _INFERRED = {
     },
 }
 _INFER_EXAMPLES = {
+    "ids": {
+        "summary": "Two sequences of three token ids",
+        "value": {"inputs": [{"name": "inputs", "datatype": "INT64", "shape": [2, 3], "data": [4, 8, 15, 16, 23, 42]}]},
+    },
     "features": {
-        "summary": "One sequence of two time steps",
+        "summary": "One sequence of two time steps, for a model that reads features",
         "value": {"inputs": [{"name": "inputs", "datatype": "FP32", "shape": [1, 2, 2], "data": [1, 0, 0, 1]}]},
     },
     "sequence": {
-        "summary": "The first time step of a sequence",
+        "summary": "The first step of a sequence that goes on in other requests, for a model that reads features",
         "value": {
             "parameters": {"sequence_id": 42, "sequence_start": True},
             "inputs": [{"name": "inputs", "datatype": "FP32", "shape": [1, 1, 2], "data": [1, 0]}],
@@ -175,8 +187,12 @@ _PREDICTED = {
     },
 }
 _PREDICT_EXAMPLES = {
-    "features": {"summary": "Two sequences of unequal length", "value": {"instances": [[[1, 0], [0, 1]], [[1, 1]]]}},
-    "ids": {"summary": "Token ids, by column", "value": {"inputs": {"inputs": [[4, 8], [15, 16]]}}},
+    "ids": {"summary": "Token ids of two sequences of unequal length", "value": {"instances": [[4, 8, 15], [16, 23]]}},
+    "columns": {"summary": "Token ids, by column", "value": {"inputs": {"inputs": [[4, 8], [15, 16]]}}},
+    "features": {
+        "summary": "By row, for a model that reads features",
+        "value": {"instances": [[[1, 0], [0, 1]], [[1, 1]]]},
+    },
 }
 
 
@@ -225,7 +241,7 @@ def _operation(
             "summary": summary,
             "description": description,
             "operationId": name,
-            "parameters": [*map(_parameter, parameters), _TIMEOUT, *([_LENGTH] if binary else [])],
+            "parameters": [*map(parameter, parameters), _TIMEOUT, *([_LENGTH] if binary else [])],
             "requestBody": {
                 "required": True,
                 "content": {"application/json": {"schema": request, "examples": examples}, **more},
@@ -238,8 +254,10 @@ def _operation(
     }
 
 
-def _parameter(name: str) -> dict[str, Any]:
-    return {"name": name, "in": "path", "required": True, "schema": _PARAMETERS[name]}
+def parameter(name: str) -> dict[str, Any]:
+    """What a path says of this: `name`, `version` or `label`."""
+    said = {"schema": _PARAMETERS[name], "examples": _PARAMETER_EXAMPLES[name]}
+    return {"name": name, "in": "path", "required": True, **said}
 
 
 def _error(status: int) -> dict[str, Any]:
@@ -258,5 +276,5 @@ def say_errors(document: dict[str, Any]) -> None:
                 operation["responses"] |= {str(status): _error(status) for status in _SHORT}
             operation["responses"] |= {str(status): _error(status) for status in _MORE.get(path, ())}
             operation["parameters"] = [
-                _parameter(one["name"]) if one["in"] == "path" else one for one in operation.get("parameters", [])
+                parameter(one["name"]) if one["in"] == "path" else one for one in operation.get("parameters", [])
             ]

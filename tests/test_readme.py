@@ -5,7 +5,6 @@ import re
 import shlex
 import subprocess
 import sys
-from pathlib import Path
 
 import numpy as np
 import orjson
@@ -18,35 +17,18 @@ from app.gradients import GradientJobs
 from app.jobs import Jobs
 from app.registry import Registry
 from app.settings import Settings
+from tests import documents
 from tests.app.client import Server, problem, service
+from tests.documents import ROOT, assert_same, text_of
 
-ROOT = Path(__file__).parent.parent
-README = (ROOT / "README.md").read_text()
-BLOCKS = re.findall(r"```(\w+)\n(.*?)```", README, re.S)
+README = text_of(documents.README)
+BLOCKS = [(block.kind, block.body) for block in documents.blocks(documents.README)]
 CALLS = [
     (body, BLOCKS[k + 1][1])
     for k, (kind, body) in enumerate(BLOCKS[:-1])
     if kind == "sh" and body.startswith("curl ") and BLOCKS[k + 1][0] == "json"
 ]
 (CONFIG,) = re.findall(r"-F config='(\{.*?\})'", README, re.S)
-
-
-def assert_same(got, shown, where=""):
-    if isinstance(shown, dict):
-        assert got.keys() == shown.keys(), where
-        for key in shown:
-            assert_same(got[key], shown[key], f"{where}/{key}")
-    elif isinstance(shown, float):
-        np.testing.assert_allclose(got, shown, rtol=0, atol=1e-12, err_msg=where)
-    elif isinstance(shown, list) and shown and isinstance(shown[0], (list, float)):
-        np.testing.assert_allclose(got, shown, rtol=0, atol=1e-12, err_msg=where)
-        assert (np.array(got) == 0).tolist() == (np.array(shown) == 0).tolist(), "zeros past the end are exact"
-    elif isinstance(shown, list):
-        assert len(got) == len(shown), where
-        for k, item in enumerate(shown):
-            assert_same(got[k], item, f"{where}/{k}")
-    else:
-        assert got == shown, where
 
 
 def test_there_are_examples_of_every_cell():
@@ -123,13 +105,6 @@ def test_the_examples_of_generation_run():
         client.request("PUT", "/models/writer", files=files, data={"config": orjson.dumps(config)})
         answer = client.answer("/models/writer/generate", **orjson.loads(body))
         assert len(answer["tokens"]) == 4
-        net = client.app.state.jobs.registry.models.find("writer").network()
-    (code,) = re.findall(r"```python\n(.*?)```", (ROOT / "docs" / "generation.md").read_text(), re.S)
-    code = code.replace("[[4, 8, 15], [16, 23, 42]]", "[[4], [16]]")
-    names = {"net": net}
-    exec(compile(code, "generation.md", "exec"), names)
-    assert names["feed"].tokens.shape == (2, 40)
-    assert names["state"][0]["h"].shape == (2, 3)
 
 
 def test_the_example_of_another_client_runs(tmp_path):

@@ -49,22 +49,28 @@ def router(metrics: CollectorRegistry, siblings: Siblings, models: Models) -> AP
     """The routes, over what they need."""
     routes = APIRouter()
 
-    @routes.get("/cells", tags=["Learn"], summary="Every cell: equations, gates, options, names")
+    @routes.get("/cells", tags=["Compute"], summary="Every cell: equations, gates, options, names")
     async def cells() -> CellsOut:
         return CellsOut(cells=[CellOut.of(kind) for kind in CELLS.values()])
 
-    @routes.get("/healthz", tags=["Operate"], summary="Is the process alive?")
+    @routes.get("/healthz", tags=["Service"], summary="Is the process alive?")
     async def healthz() -> dict[str, str]:
         return {"status": "ok"}
 
-    @routes.get("/readyz", tags=["Operate"], summary="Is the service able to serve?")
+    @routes.get("/readyz", tags=["Service"], summary="Is the service able to serve?")
     async def readyz(request: Request) -> dict[str, str]:
         if not request.app.state.ready:
             raise Problem(503, "not ready: starting or shutting down")
         failures = models.failures()
         return {"status": "ready"} | ({"detail": "; ".join(failures)} if failures else {})
 
-    @routes.get("/metrics", tags=["Operate"], summary="Prometheus metrics", response_class=Response)
+    @routes.get(
+        "/metrics",
+        tags=["Service"],
+        summary="Prometheus metrics",
+        response_class=Response,
+        responses={200: {"content": {"text/plain": {"schema": {"type": "string"}}}}},
+    )
     async def metrics_page() -> Response:
         text = generate_latest(metrics)
         if others := await siblings.metrics():

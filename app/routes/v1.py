@@ -66,7 +66,7 @@ def router(models: Models) -> APIRouter:
     async def version_status(name: str, version: str) -> Response:
         return states(_found(models, name, version))
 
-    @routes.get(MODELS["label"], summary="The state of the version with a label: `latest` and `stable` are the newest")
+    @routes.get(MODELS["label"], summary="The state of the version with a label: latest and stable, the newest")
     async def label_status(name: str, label: str) -> Response:
         return states(_found(models, name, label=label))
 

@@ -5,5 +5,12 @@ window.ui = SwaggerUIBundle({
   deepLinking: true,
   validatorUrl: null,
   defaultModelsExpandDepth: 0,
+  defaultModelRendering: "model",
   tryItOutEnabled: false,
 });
+
+// Dark where the reader's system is.
+const dark = matchMedia("(prefers-color-scheme: dark)");
+const show = () => document.documentElement.classList.toggle("dark-mode", dark.matches);
+dark.addEventListener("change", show);
+show();

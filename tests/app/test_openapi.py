@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import save
 
-from tests.app.client import JSON, SAFETENSORS, array, problem
+from tests.app.client import JSON, SAFETENSORS, array, problem, service
 from tests.app.reference import random_weights
 
 METHODS = {"get", "put", "post", "delete", "options", "head", "patch", "trace"}
@@ -244,24 +244,102 @@ def examples(document, media_type=JSON):
     ]
 
 
+#: Examples that ask the model of features; all others ask the one of token ids.
+OF_FEATURES = {"features", "sequence"}
+
+
+def model_of(example):
+    """The model that an example asks."""
+    return "meter" if example in OF_FEATURES else "tagger"
+
+
+def upload(client, name, config, prefix=""):
+    """Registers a small GRU, whose file has an embedding and a linear layer too."""
+    normal = np.random.default_rng(0).standard_normal
+    shapes = {"weight_ih_l0": (9, 2), "weight_hh_l0": (9, 3)}
+    weights = {f"{prefix}{part}": normal(shape) for part, shape in shapes.items()}
+    weights |= {"emb.weight": normal((50, 2)), "fc.weight": normal((3, 3)), "fc.bias": normal(3)}
+    files = {"files": ("m.safetensors", save(weights))}
+    return client.request("PUT", f"/models/{name}", files=files, data={"config": config})
+
+
+def register(client):
+    """The two models that examples ask: "tagger" takes token ids and gives three classes, "meter" two features."""
+    readout = {"weight": "fc.weight", "activation": "softmax"}
+    for name, config in (("tagger", {"embedding": "emb.weight", "readout": readout}), ("meter", {})):
+        assert upload(client, name, json.dumps(config)).status_code == 201
+
+
 @pytest.fixture
 def models(client):
-    """A model for each example: "ids" takes token ids and gives three classes, the others take two features."""
-    normal = np.random.default_rng(0).standard_normal
-    weights = {"weight_ih_l0": normal((9, 2)), "weight_hh_l0": normal((9, 3)), "emb": normal((30, 2))}
-    weights |= {"fc": normal((3, 3))}
-    reader = {"embedding": "emb", "readout": {"weight": "fc", "activation": "softmax"}}
-    for name, config in (("ids", reader), ("features", {}), ("sequence", {})):
-        got = client.request(
-            "PUT",
-            f"/models/{name}",
-            files={"files": ("m.safetensors", save(weights))},
-            data={"config": json.dumps(config)},
-        )
-        assert got.status_code == 201
+    register(client)
     yield
-    for name in ("ids", "features", "sequence"):
+    for name in ("tagger", "meter"):
         client.request("DELETE", f"/models/{name}")
+
+
+def changes(path, method):
+    """Whether an operation changes what models there are."""
+    return method in ("put", "delete") or path.startswith("/v2/repository/models/")
+
+
+def calls(operation):
+    """An operation's bodies: media type, name of the example, and the bytes; one without any, where it has no body."""
+    bodies = [
+        (media_type, name, example["value"])
+        for media_type, said in operation.get("requestBody", {}).get("content", {}).items()
+        for name, example in said.get("examples", {}).items()
+    ]
+    if not bodies:
+        assert not operation.get("requestBody", {}).get("required"), operation["operationId"]
+        return [(None, "", None)]
+    return [(kind, name, value if isinstance(value, str) else json.dumps(value)) for kind, name, value in bodies]
+
+
+def filled(path, operation, example):
+    """A path with the examples of its parameters in it."""
+    for parameter in operation.get("parameters", []):
+        if parameter["in"] == "path":
+            values = [one["value"] for one in parameter["examples"].values()]
+            value = model_of(example) if parameter["name"] == "name" else values[0]
+            assert value in values
+            path = path.replace(f"{{{parameter['name']}}}", str(value))
+    return path
+
+
+def assert_as_documented(operation, got):
+    """The answer has a status of success, and the media type, that the document says."""
+    said = operation["responses"].get(str(got.status_code))
+    assert got.is_success, (operation["operationId"], got.text)
+    assert said is not None, (operation["operationId"], got.status_code)
+    media_type = got.headers.get("content-type", "").split(";")[0]
+    assert media_type in (said.get("content") or {""}), (operation["operationId"], media_type)
+
+
+def test_every_operation_answers_its_examples_as_documented(document):
+    with service() as client:
+        register(client)
+        for path, method, operation in operations(document):
+            for media_type, example, body in [] if changes(path, method) else calls(operation):
+                headers = {"content-type": media_type} if media_type else {}
+                given = filled(path, operation, example)
+                got = client.request(method.upper(), given, content=body, headers=headers)
+                assert_as_documented(operation, got)
+
+
+def test_every_operation_that_changes_models_answers_as_documented(document):
+    changing = [call for call in operations(document) if changes(*call[:2])]
+    assert len(changing) == 5
+    for path, method, operation in changing:
+        with service() as client:
+            if method == "put":
+                schema = operation["requestBody"]["content"]["multipart/form-data"]["schema"]
+                (config,) = schema["properties"]["config"]["examples"]
+                got = upload(client, "tagger", config, prefix="decoder.gru.")
+            else:
+                register(client)
+                got = client.request(method.upper(), filled(path, operation, ""))
+            assert_as_documented(operation, got)
 
 
 def test_every_example_runs_as_it_stands(client, document, models):
@@ -277,8 +355,8 @@ def test_every_example_runs_as_it_stands(client, document, models):
     for path, name, body in found:
         if path.endswith(apart):
             continue
-        version = client.get(f"/models/{name}").json().get("version")
-        answer = client.answer(path.replace("{name}", name).replace("{version}", str(version)), **body)
+        version = client.get(f"/models/{model_of(name)}").json()["version"]
+        answer = client.answer(path.replace("{name}", model_of(name)).replace("{version}", str(version)), **body)
         output, schema = ("outputs", "RunRequest") if path.endswith("/run") else ("output", "StepRequest")
         assert array(answer[output]).any(), name
         assert set(body) <= set(document["components"]["schemas"][schema]["properties"])
@@ -289,8 +367,8 @@ def test_every_example_of_gradients_runs_as_it_stands_and_the_schema_has_what_th
     assert len({path for path, _, _ in found}) == 3
     schemas = document["components"]["schemas"]
     for path, name, body in found:
-        version = client.get(f"/models/{name}").json().get("version")
-        answer = client.answer(path.replace("{name}", name).replace("{version}", str(version)), **body)
+        version = client.get(f"/models/{model_of(name)}").json()["version"]
+        answer = client.answer(path.replace("{name}", model_of(name)).replace("{version}", str(version)), **body)
         assert answer["loss"]["total"] > 0
         assert set(body) <= set(schemas["GradientsRequest"]["properties"])
         assert set(answer) <= set(schemas["GradientsAnswer"]["properties"])
@@ -306,8 +384,8 @@ def test_every_example_of_generate_runs_as_it_stands_whole_and_step_by_step(clie
     assert len({path for path, _, _ in found}) == 3
     schemas = document["components"]["schemas"]
     for path, _, body in found:
-        version = client.get("/models/ids").json()["version"]
-        path = path.replace("{name}", "ids").replace("{version}", str(version))
+        version = client.get("/models/tagger").json()["version"]
+        path = path.replace("{name}", "tagger").replace("{version}", str(version))
         answer = client.answer(path, **body)
         assert set(body) <= set(schemas["GenerateRequest"]["properties"])
         assert set(answer) <= set(schemas["GenerateAnswer"]["properties"])
@@ -326,7 +404,8 @@ def test_every_example_of_a_stream_runs_and_the_schema_has_what_an_answer_has(cl
     found = examples(document, NDJSON)
     assert len(found) == 2
     for path, _, body in found:
-        given = path.replace("{name}", "ids").replace("{version}", str(client.get("/models/ids").json()["version"]))
+        version = client.get("/models/tagger").json()["version"]
+        given = path.replace("{name}", "tagger").replace("{version}", str(version))
         response = client.post(given, content=body, headers={"content-type": NDJSON})
         answers = [json.loads(line) for line in response.text.splitlines()]
         assert [set(answer) <= set(schemas["StreamAnswer"]["properties"]) for answer in answers] == [True] * 3
@@ -339,8 +418,8 @@ def test_every_example_of_a_protocol_runs_as_it_stands(client, document, models)
     found = [example for example in examples(document) if example[0].startswith(PROTOCOLS)]
     assert len({path for path, _, _ in found}) == 5
     for path, name, body in found:
-        version = client.get(f"/models/{name}").json().get("version")
-        given = path.replace("{name}", name).replace("{version}", str(version)).replace("{label}", "stable")
+        version = client.get(f"/models/{model_of(name)}").json()["version"]
+        given = path.replace("{name}", model_of(name)).replace("{version}", str(version)).replace("{label}", "stable")
         answer = client.answer(given, **body)
         assert answer["outputs" if "outputs" in answer else "predictions"]
 

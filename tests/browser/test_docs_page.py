@@ -2,13 +2,15 @@
 
 import json
 
+import httpx
 import numpy as np
 import pytest
-from safetensors.numpy import save_file
+from safetensors.numpy import save, save_file
 
 pytestmark = pytest.mark.browser
 
 VERSION = "/versions/{version}"
+OF_MODEL = [f"/models/{{name}}{way}" for way in ("", VERSION)]
 OF_V2 = [f"/v2/models/{{name}}{way}" for way in ("", VERSION)]
 OF_V1 = [f"/v1/models/{{name}}{way}" for way in ("", VERSION, "/labels/{label}")]
 V2 = [
@@ -33,23 +35,16 @@ def test_the_operation_list_is_there_and_nothing_comes_from_elsewhere(page, addr
         "/run",
         "/step",
         "/gradients",
-        "/generate",
+        "/cells",
+        *(f"{model}/{call}" for model in OF_MODEL for call in ("run", "step", "gradients")),
         "/models",
         *["/models/{name}"] * 3,
         *["/models/{name}/versions/{version}"] * 2,
-        "/models/{name}/run",
-        "/models/{name}/step",
-        "/models/{name}/gradients",
-        "/models/{name}/generate",
-        "/models/{name}/versions/{version}/run",
-        "/models/{name}/versions/{version}/step",
-        "/models/{name}/versions/{version}/gradients",
-        "/models/{name}/versions/{version}/generate",
-        "/models/{name}/stream",
-        "/models/{name}/versions/{version}/stream",
+        "/generate",
+        *(f"{model}/generate" for model in OF_MODEL),
+        *(f"{model}/stream" for model in OF_MODEL),
         *V2,
         *V1,
-        "/cells",
         "/healthz",
         "/readyz",
         "/metrics",
@@ -76,6 +71,37 @@ def test_try_it_out_gives_200(page, address, artifacts, operation):
     assert body["model"]["cell"] == "lstm"
     assert page.complaints == []
     page.screenshot(path=artifacts / f"docs-{operation}.png", full_page=True)
+
+
+def test_what_stands_in_a_models_operation_runs_as_it_is(page, address, artifacts):
+    tensors = {"rnn.weight_ih_l0": (3, 2), "rnn.weight_hh_l0": (3, 1), "emb": (50, 2), "fc": (3, 1)}
+    file = save({name: np.ones(shape, np.float32) for name, shape in tensors.items()})
+    config = {"embedding": "emb", "readout": {"weight": "fc", "activation": "softmax"}}
+    sent = {"files": {"files": ("model.safetensors", file)}, "data": {"config": json.dumps(config)}}
+    assert httpx.put(f"{address}/models/tagger", **sent).status_code == 201
+    page.goto(f"{address}/docs")
+    block = page.locator("#operations-Compute-run_model")
+    block.locator(".opblock-summary").click()
+    block.get_by_role("button", name="Try it out").click()
+    errors = block.locator('.responses-table:not(.live-responses-table) .response[data-code="422"]')
+    assert "Understood, but wrong" in errors.inner_text()
+    assert not errors.locator(".model-example").is_visible(), "an error is a line"
+    block.get_by_role("button", name="Execute").click()
+    answer = block.locator(".live-responses-table tbody .response-col_status").first
+    answer.wait_for()
+    assert answer.inner_text().strip().startswith("200")
+    assert page.complaints == []
+    page.screenshot(path=artifacts / "docs-model.png", full_page=True)
+
+
+def test_the_page_is_dark_where_the_readers_system_is(page, address, artifacts):
+    page.emulate_media(color_scheme="dark")
+    page.goto(f"{address}/docs")
+    page.wait_for_selector("#operations-Compute-run")
+    assert "dark-mode" in page.locator("html").get_attribute("class")
+    page.emulate_media(color_scheme="light")
+    page.wait_for_selector("html:not(.dark-mode)")
+    page.screenshot(path=artifacts / "docs-light.png")
 
 
 def test_a_model_is_registered_from_the_page(page, address, artifacts, tmp_path):
