@@ -190,6 +190,7 @@ async def lines(asking: Asking) -> Statuses:
 
 async def socket(asking: Asking) -> Statuses:
     """A stream over a WebSocket, JSON and binary; one in four leaves in the middle of a frame."""
+    asking.leave()  # a connection that is idle meanwhile would be closed
     async with connect(f"ws://127.0.0.1:{asking.port}/models/net/stream", compression=None, ping_interval=None) as ws:
         for k in range(asking.draw.randint(1, 30)):
             steps = asking.floats(3, asking.draw.randint(1, 4), 4)
