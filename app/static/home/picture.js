@@ -60,7 +60,7 @@ export function createPicture(page, { select, turn }) {
     drawn = drawNet(page, trace, { first, room: shown.room, colours });
     rove(net.querySelector(".cell"));
     if (marked) mark(marked);
-    lift(page, made);
+    lift(page, made, trace, drawn);
     if (place) find(place)?.focus();
     told.textContent = wordsOf(trace, drawn);
     const last = drawn.first + drawn.count;
@@ -83,7 +83,7 @@ export function createPicture(page, { select, turn }) {
   /** Shows the first `tick` calls of every lane as made, and the others as to come; null: all are made. */
   function step(tick) {
     made = tick;
-    lift(page, tick);
+    lift(page, tick, shown.trace, drawn);
     const now = net.querySelector(".cell.now");
     if (now) reveal(now);
   }

@@ -6,12 +6,11 @@ import { createHeat, legend } from "./heat.js";
 import { linesOf } from "./lines.js";
 import { boundOf } from "./scale.js";
 import { label, svg } from "./elements.js";
-import { veilsOf } from "./veils.js";
 
 const NAMES = { width: 104, legend: 88 };
 
 /**
- * Draws a trace: the rows' names, the net, its values and the veils over them, in elements that lie on each other.
+ * Draws a trace: the rows' names, the net and its values, in elements that lie on each other, and room for veils.
  * `colours` are those of the levels. Returns the geometry it used.
  */
 export function drawNet({ rows, net, heat: canvas, veils }, trace, { first, room, colours }) {
@@ -30,7 +29,7 @@ export function drawNet({ rows, net, heat: canvas, veils }, trace, { first, room
     ...axis(trace, at),
   );
   heat.paint(canvas, at, colours);
-  veils.replaceChildren(...veilsOf(trace, at));
+  veils.replaceChildren();
   return at;
 }
 

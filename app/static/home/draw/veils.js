@@ -2,7 +2,7 @@
 import { svg } from "./elements.js";
 
 /** A veil for each step of each lane and of the outputs, all lifted; they know the call that lifts them. */
-export function veilsOf(trace, at) {
+function veilsOf(trace, at) {
   const steps = Array.from({ length: at.count }, (_, k) => at.first + k).filter((t) => t < trace.length);
   const lanes = trace.layers.flatMap((layer, k) =>
     layer.lanes.flatMap((lane, side) =>
@@ -33,8 +33,9 @@ function veil(tick, x, y, width, height) {
   return svg("rect", { class: "veil", "data-tick": tick, x, y, width, height });
 }
 
-/** Lifts the veils of the first `tick` calls of every lane; all of them where it is null. */
-export function lift({ net, veils }, tick) {
+/** Lifts the veils of the first `tick` calls of every lane; all of them where it is null: until then there are none. */
+export function lift({ net, veils }, tick, trace, at) {
+  if (tick !== null && !veils.hasChildNodes()) veils.append(...veilsOf(trace, at));
   for (const one of veils.children) one.classList.toggle("down", tick !== null && Number(one.dataset.tick) > tick);
   for (const cell of net.querySelectorAll(".cell")) {
     const at = Number(cell.dataset.tick);
