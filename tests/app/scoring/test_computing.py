@@ -92,7 +92,7 @@ def test_the_row_at_fault_is_named_as_the_file_counts():
 
 
 def test_what_can_be_returned_is_what_run_returns_of_rows():
-    assert set(RETURNED) | {"gates", "weights"} == set(get_args(Returned))
+    assert set(RETURNED) | {"gates", "states", "weights"} == set(get_args(Returned))
 
 
 def test_a_network_comes_through_a_pickle_to_a_worker():
