@@ -26,6 +26,7 @@ Run: TypeAlias = Callable[[list[Callable[[], None]]], Any]
 #: Why these, which /run returns too, are not among them.
 ELSEWHERE = {
     "gates": "`gates` are many times the size of what they explain: ask /run for those of a few rows",
+    "states": "`states` are those of every step, for looking into a few rows: ask /run for them, or for `state` here",
     "weights": "`weights` are no answer to a row: GET /models tells of them",
 }
 

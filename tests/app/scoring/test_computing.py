@@ -8,7 +8,7 @@ import pytest
 
 from app.problems import Problem
 from app.schemas import Returned
-from app.scoring.computing import RETURNED, Scorer
+from app.scoring.computing import ELSEWHERE, RETURNED, Scorer
 from app.scoring.sequences import Sequences
 from rnn_engine import Network
 from rnn_engine.front import Front
@@ -92,7 +92,7 @@ def test_the_row_at_fault_is_named_as_the_file_counts():
 
 
 def test_what_can_be_returned_is_what_run_returns_of_rows():
-    assert set(RETURNED) | {"gates", "states", "weights"} == set(get_args(Returned))
+    assert set(RETURNED) | set(ELSEWHERE) == set(get_args(Returned))
 
 
 def test_a_network_comes_through_a_pickle_to_a_worker():

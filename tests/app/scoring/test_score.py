@@ -298,6 +298,7 @@ def test_a_file_that_is_damaged_in_its_middle_is_refused_and_nothing_stands_unde
     ("given", "words"),
     [
         ({"returned": ["gates"]}, "ask /run"),
+        ({"returned": ["states"]}, "or for `state` here"),
         ({"returned": ["output"]}, "did you mean `outputs`"),
         ({"returned": ["predictions"]}, "need a readout"),
         ({"returned": []}, "nothing is to be returned"),
