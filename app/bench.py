@@ -206,7 +206,7 @@ def _served(
     as_json: bool,
 ) -> None:
     if find_spec("httpx") is None:
-        raise Problem(422, "--url needs httpx, which is not installed: pip install 'unrolled[client]'")
+        raise Problem(422, f"--url needs httpx, which is not installed: {sys.executable} -m pip install httpx")
     note = (
         f"POST {url}/run in safetensors, asking for last_output alone; the clients are coroutines of this one Python "
         "process: on the server's machine they take processor time from it, and beyond some thousand requests a second "

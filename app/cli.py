@@ -38,6 +38,7 @@ def serve(**flags: str | None) -> None:
 
     settings = settings_of({name: value for name, value in flags.items() if value is not None})
     startup.check(settings, os.environ)
+    startup.check_address(settings)
     from app import server, workers
 
     if settings.workers > 1:

@@ -162,7 +162,7 @@ class Settings(BaseSettings):
     @classmethod
     def _can_be_sent(cls, traces: bool) -> bool:
         if traces and not all(map(_is_installed, TRACING)):
-            raise ValueError("traces need the extra otel: pip install 'unrolled[otel]'")
+            raise ValueError("traces need the extra otel: pip install '.[otel]' in a checkout")
         return traces
 
     @field_validator("state_key")

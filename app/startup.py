@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import difflib
+import errno
 import ipaddress
+import os
 import re
+import socket
 import sys
 from collections.abc import Callable, Iterable, Mapping
 
@@ -52,6 +55,18 @@ def check(settings: Settings, environment: Mapping[str, str]) -> None:
     said = [*unknown(environment), *contradictions(settings), *unreadable(settings)]
     if said:
         sys.stderr.writelines(f"unrolled: {sentence}\n" for sentence in said)
+        sys.exit(2)
+
+
+def check_address(settings: Settings) -> None:
+    """Ends the process with a sentence where nothing can listen: before all is loaded, of which nothing would come."""
+    family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
+    try:
+        socket.create_server((settings.host, settings.port), family=family).close()
+    except OSError as error:
+        why = os.strerror(error.errno) if error.errno else str(error)
+        hint = ": --port chooses another (UNROLLED_PORT)" if error.errno == errno.EADDRINUSE else ""
+        sys.stderr.write(f"unrolled: cannot listen on {settings.host}, port {settings.port}: {why.lower()}{hint}\n")
         sys.exit(2)
 
 

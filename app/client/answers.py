@@ -40,7 +40,7 @@ class Part(Generic[_Part]):
             return self
         if self._name not in answer.tree:
             there = ", ".join(answer.tree)
-            raise AttributeError(f"the answer has no `{self._name}`, but {there}: name it in `returns` if it has one")
+            raise AttributeError(f"there is no `{self._name}` among {there}: name it in `returns`, if the net has it")
         part: _Part = answer.tree[self._name]
         return part
 

@@ -95,6 +95,8 @@ def batch(inputs: Any, lengths: Any, options: Mapping[str, Any]) -> tuple[dict[s
     is_list = isinstance(inputs, (list, tuple))
     if not is_list or lengths is not None or options.get("time_major"):
         given = None if lengths is None else numbers(lengths, "lengths")
+        if is_list and given is not None and len({len(one) for one in inputs if hasattr(one, "__len__")}) > 1:
+            raise ValueError("the sequences of inputs are of unequal length, which tells `lengths`: leave these out")
         return {"inputs": numbers(inputs, "inputs"), "lengths": given}, Layout()
     flat, ends = joined(inputs, "inputs")
     layout = Layout(ends)

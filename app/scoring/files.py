@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -52,7 +53,8 @@ def check_name(path: Path) -> None:
         raise Problem(422, f"{path} is of no kind that is known: expected a name that ends in {listed(SUFFIXES)}")
     if SUFFIXES[path.suffix] and find_spec("pyarrow") is None:
         raise Problem(
-            422, f"{path} needs pyarrow, which is not installed: pip install 'unrolled[score]', or use an .npz"
+            422,
+            f"{path} needs pyarrow, which is not installed: {sys.executable} -m pip install pyarrow; or use an .npz",
         )
 
 

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
 from app.client import wire
+from app.client.sequences import batch
 from app.codecs import json as service_json
 from app.codecs import safetensors as service
 from tests.app.test_client import assert_same
@@ -91,3 +92,10 @@ def test_a_config_has_lists_for_arrays():
 def test_what_cannot_be_sent_is_named(value, error, said):
     with pytest.raises(error, match=said):
         wire.encode({"weights": {"layers": [{"kernel": value}]}})
+
+
+def test_a_list_of_unequal_lengths_with_lengths_is_told_what_to_leave_out():
+    with pytest.raises(ValueError, match="leave these out"):
+        batch([np.zeros((3, 2)), np.zeros((1, 2))], [3, 1], {})
+    given, _ = batch([[[1.0], [2.0]], [[3.0], [0.0]]], [2, 1], {})
+    assert given["lengths"].tolist() == [2, 1]

@@ -192,11 +192,13 @@ def refused(*flags: str, **environment: str) -> subprocess.CompletedProcess[str]
     )
 
 
-def test_a_port_that_is_taken_is_told_before_any_worker_starts(lasting):
-    done = refused("--workers", "2", "--max-sequences", "0", "--port", str(lasting.port))
-    assert done.returncode == 3
-    assert re.search(rf"cannot listen on 127.0.0.1, port {lasting.port}: .*in use", done.stderr)
-    assert "Started server process" not in done.stderr
+@pytest.mark.parametrize("workers", [(), ("--workers", "2", "--max-sequences", "0")])
+def test_a_port_that_is_taken_is_told_in_one_sentence_before_anything_starts(lasting, workers):
+    done = refused(*workers, "--port", str(lasting.port))
+    assert done.returncode == 2
+    assert re.fullmatch(
+        rf"unrolled: cannot listen on 127.0.0.1, port {lasting.port}: .*in use: --port .*\n", done.stderr
+    )
 
 
 def test_sequences_with_several_workers_are_refused_with_what_to_do():

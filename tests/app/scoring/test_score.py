@@ -184,7 +184,7 @@ def test_without_pyarrow_an_npz_is_scored_and_other_files_are_refused(tmp_path, 
         monkeypatch.setitem(sys.modules, name, None)
     scored(source, tmp_path / "out.npz")
     assert_rows_close(made.read(tmp_path / "out.npz")["last_output"], last_of(OUTPUTS))
-    assert "pip install 'unrolled[score]'" in refused(source, tmp_path / "out.parquet")
+    assert "-m pip install pyarrow" in refused(source, tmp_path / "out.parquet")
 
 
 def test_the_same_input_gives_the_same_bytes(tmp_path):
