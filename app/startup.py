@@ -64,7 +64,8 @@ def check_address(settings: Settings) -> None:
     try:
         socket.create_server((settings.host, settings.port), family=family).close()
     except OSError as error:
-        why = os.strerror(error.errno) if error.errno else str(error)
+        known = error.errno in errno.errorcode  # a name that nothing is known of has codes of its own
+        why = os.strerror(error.errno or 0) if known else error.strerror or str(error)
         hint = ": --port chooses another (UNROLLED_PORT)" if error.errno == errno.EADDRINUSE else ""
         sys.stderr.write(f"unrolled: cannot listen on {settings.host}, port {settings.port}: {why.lower()}{hint}\n")
         sys.exit(2)

@@ -85,6 +85,14 @@ def test_the_process_ends_with_a_sentence_for_each_fault():
     assert "UNROLLED_ALLOW_ANONYMOUS=true" in lines[1]
 
 
+@pytest.mark.parametrize("host", ["192.0.2.1", "no.such.host.invalid"])
+def test_an_address_that_is_not_here_is_told_in_one_sentence(host):
+    code, (line,) = serve("--port", "0", "--host", host, UNROLLED_ALLOW_ANONYMOUS="true")
+    assert code == 2
+    assert line.startswith(f"unrolled: cannot listen on {host}, port 0: ")
+    assert "unknown error" not in line
+
+
 @pytest.mark.parametrize("content", [None, "[ci", "[ci]\n"])
 def test_a_file_of_keys_that_is_missing_or_broken_stops_the_start(tmp_path, content):
     file = tmp_path / "keys.toml"
