@@ -151,7 +151,7 @@ def test_the_setting_sends_them_by_otlp_at_the_latest_at_the_end(monkeypatch):
 
 def test_without_the_extra_the_setting_stops_the_start(monkeypatch):
     monkeypatch.setattr("app.settings.find_spec", lambda name: None)
-    with pytest.raises(ValueError, match=r"unrolled\[otel\]"):
+    with pytest.raises(ValueError, match=r"install .*\[otel\]"):
         Settings(traces=True)
     assert not Settings(traces=False).traces
 
